@@ -1,0 +1,1 @@
+"""The tests: real git, real processes, real file systems, gates instead of sleeps."""
