@@ -6,6 +6,7 @@ import stands. A package counts as the module it grew from. A module without a f
 
 import ast
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,7 +18,7 @@ FLOORS = {
     0: "errors model",
     1: "git store config",
     2: "isolation runner sandbox guard agents changes merge board transport setup render",
-    3: "jobs landing awcp",
+    3: "jobs landing awcp schema",
     4: "boss",
     5: "cli mcp top supervisor demo",
 }
@@ -31,6 +32,9 @@ DOORS_TO = {
     "pygit2": {"git"},
 }
 """Libraries that only some modules may import."""
+
+STANDARD_LIBRARY_ONLY = {"supervisor"}
+"""One of these runs per job: it starts fast, stays small, and needs nothing that could be uninstalled meanwhile."""
 
 LONGEST = 700
 VAGUE = re.compile(r"(Manager|Service|Helper|Helpers|Util|Utils)$")
@@ -70,6 +74,10 @@ def complaints(module: str, source: str, package: str = "") -> list[str]:
         top, _, rest = name.partition(".")
         if module not in DOORS_TO.get(top, {module}):
             found.append(f"{line}: {module} must not import {top}")
+        if module in STANDARD_LIBRARY_ONLY and name.split(".")[:2] != ["worktrees", module]:
+            if top not in sys.stdlib_module_names:
+                found.append(f"{line}: {module} imports {name}, but only the standard library is allowed")
+            continue
         if top != "worktrees":
             continue
         target = {"": "boss", "Boss": "boss", "__version__": module}.get(rest, rest.split(".")[0])
@@ -118,6 +126,12 @@ def test_module_keeps_to_its_floor(path: Path) -> None:
         ("model", "from worktrees.errors import Refused", "2: model imports sideways: errors"),
         ("merge", "import worktrees.attic", "2: merge imports `attic`, which has no floor"),
         ("attic", "x = 1", "1: module `attic` has no floor"),
+        ("supervisor", "import psutil", "2: supervisor imports psutil, but only the standard library is allowed"),
+        (
+            "supervisor",
+            "from worktrees import jobs",
+            "2: supervisor imports worktrees.jobs, but only the standard library is allowed",
+        ),
         ("__main__", "from worktrees import jobs", "2: __main__ must not import jobs"),
         ("merge", "\n" * LONGEST, "701: longer than 700 lines; make it a package of the same name"),
         ("merge", "class MergeManager: ...", "2: `MergeManager` says nothing; name what it is"),
@@ -134,6 +148,7 @@ def test_each_rule_can_be_broken(module: str, source: str, complaint: str) -> No
         ("merge", "from worktrees.git import Repo\nfrom worktrees import errors, __version__"),
         ("git", "import subprocess, pygit2"),
         ("cli", "from worktrees.boss import Boss\nfrom worktrees import render"),
+        ("supervisor", "import subprocess\nfrom worktrees.supervisor import pump"),
         ("__init__", "from worktrees.boss import Boss"),
         ("__main__", "from worktrees.cli import main"),
     ],

@@ -1,0 +1,1 @@
+"""The scenarios of `tests/manifest.py`, by id."""

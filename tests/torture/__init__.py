@@ -1,0 +1,1 @@
+"""Kills, races and storms; minutes each, so only with `-m torture`."""
