@@ -1,0 +1,299 @@
+"""Every noun of `wt` as a frozen value.
+
+JSON keys are camelCase at every door and on disk; Python names are snake_case. A field that does not apply is null and
+an empty list is `[]`: nothing is left out. Unknown fields of a newer record survive being read.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+from pydantic.alias_generators import to_camel
+
+from worktrees.model.names import (
+    Access,
+    DirtyPolicy,
+    EventType,
+    FileStatus,
+    JobId,
+    Oid,
+    OperationId,
+    OperationKind,
+    OperationState,
+    RepoPath,
+    Result,
+    State,
+    StepOutcome,
+    WorkflowName,
+    path_bytes,
+)
+
+
+class Value(BaseModel):
+    """A frozen record; `dump()` gives its JSON shape."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="allow",
+        alias_generator=to_camel,
+        populate_by_name=True,
+        defer_build=True,
+        ser_json_bytes="base64",
+    )
+
+    def dump(self) -> dict[str, Any]:
+        """The contract's JSON shape: camelCase keys, nothing left out."""
+        return self.model_dump(mode="json", by_alias=True)
+
+
+class Baseline(Value):
+    """Where a job starts: a commit, and what became of the boss's uncommitted edits.
+
+    `snapshot` is a commit in wt's own store whose tree is the commit plus the edits carried over, or None when none
+    were. `dirty_count` counts dirty paths in the boss's checkout, `left_out` those of them the worker does not see.
+    """
+
+    commit: Oid
+    branch: str | None = None
+    dirty_policy: DirtyPolicy = "ignore"
+    dirty_count: int = 0
+    left_out: int = 0
+    snapshot: Oid | None = None
+
+    @property
+    def start(self) -> Oid:
+        """The commit whose tree the workspace holds at the start."""
+        return self.snapshot or self.commit
+
+
+class Finding(Value):
+    """One thing an audit or a scan has to say; `path` is text for people."""
+
+    code: str
+    path: str | None = None
+    message: str
+
+
+class Audit(Value):
+    """What became of the repository's vital files while a worker ran.
+
+    `quarantine` means damage that could run code: the job is never merged unless named explicitly.
+    """
+
+    clean: bool = True
+    quarantine: bool = False
+    findings: list[Finding] = []
+
+
+class FileChange(Value):
+    """One path that differs between baseline and snapshot; counts are lines and None for binary files."""
+
+    path: str
+    path_base64: str | None = None
+    status: FileStatus
+    old_path: str | None = None
+    old_path_base64: str | None = None
+    old_mode: str | None = None
+    new_mode: str | None = None
+    old_oid: str | None = None
+    new_oid: str | None = None
+    additions: int | None = None
+    deletions: int | None = None
+    binary: bool = False
+    sensitive: bool = False
+
+    @property
+    def raw(self) -> RepoPath:
+        """The path as bytes."""
+        return path_bytes(self.path, self.path_base64)
+
+    @property
+    def raw_paths(self) -> tuple[RepoPath, ...]:
+        """Every path this change touches: the new one and, for a rename, the old one."""
+        if self.old_path is None or self.status == "C":
+            return (self.raw,)
+        return (self.raw, path_bytes(self.old_path, self.old_path_base64))
+
+
+class IgnoredFile(Value):
+    """An ignored file a worker made; kept on removal while the limit lasts."""
+
+    path: str
+    path_base64: str | None = None
+    size_bytes: int
+    kept: bool = False
+
+
+class ChangeSet(Value):
+    """What a worker really did: baseline to snapshot, as git sees the two trees.
+
+    `verified` is False when something in the workspace could not be captured; the findings say what.
+    """
+
+    job_id: JobId
+    base: Oid
+    snapshot: Oid
+    files: list[FileChange] = []
+    reported: list[str] | None = None
+    reported_but_untouched: list[str] = []
+    touched_but_unreported: list[str] = []
+    ignored_created: list[IgnoredFile] = []
+    verified: bool = True
+    audit: Audit = Audit()
+
+
+class Job(Value):
+    """One worker's work. `state` says where it stands, `result` how it ended."""
+
+    job_id: JobId
+    name: str | None = None
+    workflow_id: WorkflowName
+    task: str | None = None
+    agent: str | None = None
+    command: list[str] | None = None
+    access: Access = "workspace-write"
+    isolation: str = "worktree"
+    state: State = "queued"
+    result: Result | None = None
+    exit_code: int | None = None
+    signal: int | None = None
+    reason: str | None = None
+    waiting: str | None = None
+    workspace: str | None = None
+    workspace_present: bool = False
+    baseline: Baseline
+    ttl_seconds: float | None = None
+    idle_seconds: float | None = None
+    timeout_seconds: float | None = None
+    lease_expires_at: str | None = None
+    created_at: str
+    started_at: str | None = None
+    finished_at: str | None = None
+    landed_by: OperationId | None = None
+    dropped_by: OperationId | None = None
+    snapshot: Oid | None = None
+    changed_files: int | None = None
+    verified: bool | None = None
+    quarantined: bool = False
+    sandbox: str = "none"
+    acknowledged: bool = False
+    port: int | None = None
+
+
+class Workflow(Value):
+    """The jobs, baseline and board of one orchestration; `boss_state` is what a rollback goes back to."""
+
+    workflow_id: WorkflowName
+    baseline: Baseline
+    created_at: str
+    closed_at: str | None = None
+    boss_state: Oid | None = None
+
+
+class Event(Value):
+    """One thing a worker said or did; `timestamp` is when the supervisor read it."""
+
+    type: EventType
+    content: str
+    timestamp: str
+
+
+class Conflict(Value):
+    """A path whose contents do not merge; `kind` is git's own word for why."""
+
+    path: str
+    path_base64: str | None = None
+    kind: str
+
+
+class Step(Value):
+    """One job's place in a merge."""
+
+    job_id: JobId
+    name: str | None = None
+    outcome: StepOutcome
+    commit: Oid | None = None
+    tree: Oid | None = None
+    conflicts: list[Conflict] = []
+    files: int = 0
+    sensitive: list[str] = []
+
+
+class MergePlan(Value):
+    """A whole merge worked out in memory; nothing has moved. `after` equals `before` when there is nothing to land."""
+
+    strategy: str
+    before: Oid
+    after: Oid
+    steps: list[Step] = []
+
+    @property
+    def conflicted(self) -> list[Step]:
+        """The steps that do not merge."""
+        return [step for step in self.steps if step.outcome == "conflict"]
+
+
+class Overlap(Value):
+    """A path in two change sets; `conflict` only when the contents do not merge."""
+
+    path: str
+    path_base64: str | None = None
+    jobs: list[JobId]
+    conflict: bool | None = None
+    claimed_by: str | None = None
+
+
+class CheckRun(Value):
+    """One run of the check gate on a candidate tree."""
+
+    jobs: list[JobId]
+    exit_code: int
+    seconds: float
+
+
+class Operation(Value):
+    """A recorded landing, rollback, drop or undo.
+
+    `before` and `after` are commits of the target ref; `checkpoint` is a commit in wt's own store that holds what the
+    operation threw away or overwrote (files, and the index as its second parent), so that undo can bring it back.
+    """
+
+    operation_id: OperationId
+    kind: OperationKind
+    state: OperationState = "prepared"
+    workflow_id: WorkflowName | None = None
+    branch: str | None = None
+    ref: str | None = None
+    worktree: str | None = None
+    before: Oid | None = None
+    after: Oid | None = None
+    checkpoint: Oid | None = None
+    restored: Oid | None = None
+    jobs: list[JobId] = []
+    strategy: str | None = None
+    undoes: OperationId | None = None
+    undone_by: OperationId | None = None
+    message: str | None = None
+    created_at: str
+    finished_at: str | None = None
+
+
+class JobSpec(Value):
+    """What a caller asks of one job; everything unset follows the settings."""
+
+    name: str | None = None
+    task: str | None = None
+    agent: str | None = None
+    command: list[str] | None = None
+    access: Access = "workspace-write"
+    isolation: str = "worktree"
+    base: str | None = None
+    dirty: DirtyPolicy | None = None
+    workflow: str | None = None
+    ttl_seconds: float | None = None
+    idle_seconds: float | None = None
+    timeout_seconds: float | None = None
+    environment: dict[str, str] = {}
+    sparse: list[str] = []
+    stdin: str | None = None
