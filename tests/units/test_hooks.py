@@ -1,0 +1,135 @@
+"""The guard's hooks by themselves, in the hooks directory of a repository: workers are refused, nobody else notices."""
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.kit import RepoKit, environment
+
+HOOKS = Path(__file__).parent.parent.parent / "hooks"
+REFUSAL = b"wt: workers do not commit; leave the files as they are, the boss merges them\n"
+WORKER = {"WT_JOB": "j-1"}
+
+
+@pytest.fixture
+def guarded(repo: RepoKit) -> RepoKit:
+    """The repository with the hooks in place and a change to commit."""
+    for hook in HOOKS.iterdir():
+        shutil.copy(hook, repo.path / ".git/hooks")
+    repo.write("README.md", "changed\n")
+    return repo
+
+
+def call(hook: str, *args: str, stdin: bytes = b"", worker: bool = True) -> "subprocess.CompletedProcess[bytes]":
+    """Run one hook as git would."""
+    env = environment(WORKER if worker else None)
+    return subprocess.run([HOOKS / hook, *args], input=stdin, env=env, capture_output=True, check=False, timeout=20)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "commit -am x",
+        "commit -a --no-verify -m x",
+        "commit --allow-empty --amend -m x",
+        "branch other",
+        "branch -m renamed",
+        "branch -D spare",
+        "checkout -b other",
+        "checkout --detach HEAD~1",
+        "reset --hard HEAD~1",
+        "tag t",
+        "tag -d old",
+        "stash",
+        "update-ref refs/heads/other HEAD",
+        "update-ref -d refs/heads/main",
+        "push . HEAD:refs/heads/other",
+    ],
+)
+def test_worker_is_refused_and_no_ref_moves(guarded: RepoKit, command: str) -> None:
+    guarded.git("branch", "spare")
+    guarded.git("tag", "old")
+    before = (guarded.git("for-each-ref"), guarded.text("symbolic-ref", "HEAD"))
+    done = subprocess.run(
+        ["git", *command.split()], cwd=guarded.path, env=environment(WORKER), capture_output=True, check=False
+    )
+    assert done.returncode != 0
+    assert REFUSAL in done.stderr
+    assert (guarded.git("for-each-ref"), guarded.text("symbolic-ref", "HEAD")) == before
+
+
+@pytest.mark.parametrize("command", ["commit -am x", "stash", "checkout -b other"])
+def test_a_refusal_leaves_everything_as_it_was(guarded: RepoKit, command: str) -> None:
+    before = guarded.fingerprint()
+    guarded.git(*command.split(), env=WORKER, check=False)
+    after = guarded.fingerprint()
+    before.pop("git:index")  # git refreshes it and writes it back before it asks the hook
+    after.pop("git:index")
+    assert after == before
+
+
+@pytest.mark.parametrize(
+    "command", ["status", "diff", "add -A", "log -1", "fetch -q . HEAD", "update-ref refs/wt/x HEAD", "reset -q HEAD"]
+)
+def test_worker_may_do_what_moves_nothing(guarded: RepoKit, command: str) -> None:
+    guarded.git(*command.split(), env=WORKER)
+
+
+@pytest.mark.parametrize("command", ["commit -aqm x", "stash", "tag t", "checkout -qb other", "push -q . HEAD:new"])
+def test_everybody_else_passes(guarded: RepoKit, command: str) -> None:
+    guarded.git(*command.split())
+
+
+@pytest.mark.parametrize(
+    ("state", "line", "status"),
+    [
+        ("prepared", b"0 1 refs/heads/main\n", 1),
+        ("prepared", b"0 1 refs/tags/v1\n", 1),
+        ("prepared", b"0 1 refs/stash\n", 1),
+        ("prepared", b"0 1 HEAD\n", 1),
+        ("prepared", b"0 1 refs/remotes/origin/main\n0 1 refs/heads/main\n", 1),
+        ("prepared", b"0000 0000 refs/heads/main\n", 1),
+        ("prepared", b"0000 0000 refs/remotes/origin/main\n", 0),
+        ("prepared", b"1 0000 refs/heads/main\n", 1),
+        ("prepared", b"a0 a0 refs/heads/main\n", 0),
+        ("prepared", b"0 1 FETCH_HEAD\n", 0),
+        ("prepared", b"0 1 refs/remotes/origin/main\n", 0),
+        ("prepared", b"", 0),
+        ("committed", b"0 1 refs/heads/main\n", 0),
+        ("aborted", b"0 1 refs/heads/main\n", 0),
+        ("preparing", b"0 1 refs/heads/main\n", 0),
+    ],
+)
+def test_reference_transaction(state: str, line: bytes, status: int) -> None:
+    done = call("reference-transaction", state, stdin=line)
+    assert (done.returncode, done.stderr, done.stdout) == (status, REFUSAL if status else b"", b"")
+    assert call("reference-transaction", state, stdin=line, worker=False).returncode == 0
+
+
+@pytest.mark.parametrize("hook", ["pre-commit", "pre-push"])
+def test_hooks_that_only_run_for_what_is_refused(hook: str) -> None:
+    done = call(hook)
+    assert (done.returncode, done.stderr) == (1, REFUSAL)
+    assert call(hook, worker=False).returncode == 0
+
+
+@pytest.mark.parametrize("hook", sorted(path.name for path in HOOKS.iterdir()))
+def test_hooks_are_programs_of_the_plain_shell(hook: str) -> None:
+    path = HOOKS / hook
+    assert path.read_text(encoding="utf-8").startswith("#!/bin/sh\n")
+    assert path.stat().st_mode & 0o111 == 0o111
+
+
+@pytest.mark.bench
+def test_a_refusal_takes_milliseconds() -> None:
+    import statistics
+    import time
+
+    spent = []
+    for _ in range(50):
+        start = time.perf_counter()
+        assert call("reference-transaction", "prepared", stdin=b"0 1 refs/heads/main\n").returncode == 1
+        spent.append(time.perf_counter() - start)
+    assert statistics.median(spent) < 0.02
