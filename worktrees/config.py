@@ -1,0 +1,172 @@
+"""Settings and plugins.
+
+Layers, later ones win: defaults, user file (`$XDG_CONFIG_HOME/wt/config.toml`), repository file (`.wt.toml` at the
+top of the main work tree), git config `wt.*`, environment `WT_*`, the call itself. Knows which settings exist and of
+what type, not what they do.
+
+The repository file can be written by a worker, so it may hold only what cannot run anything: setup commands it names
+run only after approval (see `setup`).
+
+Strategies are found through entry points (`worktrees.isolation`, `worktrees.runner`, `worktrees.merge`); the built-in
+ones are registered through the same door.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from worktrees.errors import Usage
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
+_SIZES = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
+
+
+def duration_seconds(text: str) -> float:
+    """`30m`, `1h30m`, `90` (seconds) as seconds. Raises: Usage for anything else, zero and negatives included."""
+    parts = re.findall(r"(\d+(?:\.\d+)?)([smhdw]?)", text)
+    if not parts or "".join(number + unit for number, unit in parts) != text.strip():
+        raise Usage(f"`{text}` is not a duration", hint="write it like 90s, 30m or 1h30m")
+    seconds = sum(float(number) * _UNITS[unit] for number, unit in parts)
+    if seconds <= 0:
+        raise Usage(f"a duration must be longer than nothing, not `{text}`", hint="write it like 90s, 30m or 1h30m")
+    return seconds
+
+
+def size_bytes(text: str) -> int:
+    """`20G`, `512m`, `4096` as bytes. Raises: Usage."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([kmgt]?)(?:i?b)?", text.strip().lower())
+    if not found:
+        raise Usage(f"`{text}` is not a size", hint="write it like 512m or 20g")
+    return int(float(found[1]) * _SIZES[found[2]])
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """All settings with their defaults.
+
+    `k_read` and `k_write` bound the worker processes of one workflow that run at once (defaults from the seed's
+    orchestration guide). A limit of 0 means none.
+    """
+
+    k_read: int = 8
+    k_write: int = 2
+    dirty: str = "ignore"
+    isolation: str = "worktree"
+    worktrees_directory: str | None = None
+    grace_seconds: float = 5.0
+    ttl_seconds: float | None = None
+    idle_seconds: float | None = None
+    timeout_seconds: float | None = None
+    pass_environment: tuple[str, ...] = ()
+    max_files: int = 200_000
+    max_bytes: int = 4 << 30
+    max_depth: int = 200
+    keep_ignored_bytes: int = 64 << 20
+    disk_budget_bytes: int = 0
+    port_first: int = 20_000
+    port_count: int = 10
+    link_directories: tuple[str, ...] = ()
+    setup_commands: tuple[str, ...] = ()
+    lock_timeout_seconds: float = 30.0
+
+    def with_values(self, values: Mapping[str, Any], source: str) -> Settings:
+        """These settings with some replaced; names may be `k_read`, `kRead` or `k-read`.
+
+        Raises: Usage for an unknown name or a value of the wrong kind, naming the source.
+        """
+        changes = {}
+        known = {_plain(item.name): item.name for item in fields(self)}
+        for name, value in values.items():
+            field_name = known.get(_plain(name))
+            if field_name is None:
+                raise Usage(f"unknown setting `{name}` in {source}", hint="wt config")
+            changes[field_name] = _convert(field_name, value, source)
+        return replace(self, **changes)
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[^a-z]", "", name.lower())
+
+
+_LISTS = {"pass_environment", "link_directories", "setup_commands"}
+_TEXTS = {"dirty", "isolation", "worktrees_directory"}
+
+
+def _convert(name: str, value: Any, source: str) -> Any:
+    if name in _LISTS:
+        words = value if isinstance(value, list) else str(value).split(os.pathsep if name != "setup_commands" else "\n")
+        return tuple(str(word) for word in words if str(word))
+    if name in _TEXTS:
+        return str(value)
+    if name.endswith("_seconds"):
+        return duration_seconds(str(value))
+    if name.endswith("_bytes"):
+        return size_bytes(str(value))
+    try:
+        number = int(value)
+    except (TypeError, ValueError):
+        raise Usage(f"`{value}` is not a number, in `{name}` of {source}", hint="wt config") from None
+    if number < 0:
+        raise Usage(f"`{name}` of {source} cannot be negative", hint="wt config")
+    return number
+
+
+def load(
+    repository_file: Path | None, git_settings: Mapping[str, str], environment: Mapping[str, str] | None = None
+) -> Settings:
+    """All layers below the call itself.
+
+    `git_settings` are `wt.*` values of git config without the prefix. Raises: Usage, naming the layer at fault.
+    """
+    env = os.environ if environment is None else environment
+    settings = Settings()
+    home = Path(env.get("XDG_CONFIG_HOME") or Path(env.get("HOME", "/")) / ".config")
+    for path in (home / "wt" / "config.toml", repository_file):
+        if path is not None and path.is_file():
+            settings = settings.with_values(_toml(path), f"`{path}`")
+    if git_settings:
+        settings = settings.with_values(git_settings, "git config `wt.*`")
+    known = {_plain(item.name) for item in fields(settings)}
+    named = {name[3:]: value for name, value in env.items() if name.startswith("WT_") and _plain(name[3:]) in known}
+    return settings.with_values(named, "the environment") if named else settings
+
+
+def _toml(path: Path) -> dict[str, Any]:
+    import tomllib
+
+    try:
+        return tomllib.loads(path.read_text("utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise Usage(f"`{path}` is not TOML: {error}", hint=f"mend `{path}`") from error
+
+
+def plugin(kind: str, name: str) -> Any:
+    """The object registered under `worktrees.<kind>` with this name.
+
+    Raises: Usage naming the ones there are; a plugin that fails to load is named with its reason and harms nobody else.
+    """
+    from importlib.metadata import entry_points
+
+    found = entry_points(group=f"worktrees.{kind}")
+    for entry in found:
+        if entry.name == name:
+            try:
+                return entry.load()
+            except Exception as error:  # a plugin's import may fail in any way
+                raise Usage(f"the {kind} `{name}` does not load: {error}", hint="wt doctor") from error
+    names = ", ".join(sorted({entry.name for entry in found})) or "none"
+    raise Usage(f"no {kind} `{name}`; there is: {names}", hint=f"pick one of: {names}")
+
+
+def plugin_names(kind: str) -> list[str]:
+    """Names registered for a kind, sorted."""
+    from importlib.metadata import entry_points
+
+    return sorted({entry.name for entry in entry_points(group=f"worktrees.{kind}")})

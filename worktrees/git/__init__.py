@@ -1,0 +1,36 @@
+"""The only door to git.
+
+Owns every git process and every use of pygit2. `door` runs git with a scrubbed environment and neutralised
+configuration; `repository` knows the boss's repository; `objects` reads objects and compares trees (pygit2 where it
+can open the repository, git itself where it cannot, with the same answers); `odb` is wt's own object store, where
+snapshots and candidate merges live.
+
+Invariants: git is never run with discovery in a worker's tree; whatever git says is read from exit status and
+NUL-separated formats, never from message text; every ref move names the value it expects; paths are bytes.
+
+git itself does merges, filters, refs, index and checkout, because libgit2's merge differs from git's; pygit2 only
+reads.
+"""
+
+from worktrees.git.door import Completed, Process, run, version
+from worktrees.git.objects import Commit, TreeEntry, read_blob, read_commit, reader, tree_changes
+from worktrees.git.odb import ObjectStore
+from worktrees.git.repository import Head, LinkedWorktree, Repo, discover
+
+__all__ = [
+    "Commit",
+    "Completed",
+    "Head",
+    "LinkedWorktree",
+    "ObjectStore",
+    "Process",
+    "Repo",
+    "TreeEntry",
+    "discover",
+    "read_blob",
+    "read_commit",
+    "reader",
+    "run",
+    "tree_changes",
+    "version",
+]

@@ -1,0 +1,330 @@
+"""Runs git: one hardened call for short commands, one process object for long conversations.
+
+The environment is scrubbed of every inherited `GIT_*` variable but the user's choice of configuration files and
+identity: whoever calls `wt` from a hook exports `GIT_DIR` and `GIT_INDEX_FILE`, and they must not redirect us.
+Configuration that could run a program behind our back (hooks, fsmonitor, submodule recursion, automatic gc, external
+diff, pager, editor) is off in every call.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import subprocess
+import time
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Self
+
+from worktrees.errors import GitFailed, Refused
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+    from pathlib import Path
+
+logger = logging.getLogger("worktrees.git")
+
+# 2.39 is the first with `merge-tree --write-tree --stdin`, which merges N results in one process.
+MINIMUM_VERSION = (2, 39)
+
+_KEPT_VARIABLES = frozenset(
+    {
+        "GIT_CONFIG_GLOBAL",
+        "GIT_CONFIG_SYSTEM",
+        "GIT_CONFIG_NOSYSTEM",
+        "GIT_AUTHOR_NAME",
+        "GIT_AUTHOR_EMAIL",
+        "GIT_COMMITTER_NAME",
+        "GIT_COMMITTER_EMAIL",
+        "GIT_EXEC_PATH",
+    }
+)
+_SETTINGS = (
+    "core.hooksPath=/dev/null",
+    "core.fsmonitor=false",
+    "core.alternateRefsCommand=",
+    "core.pager=cat",
+    "core.editor=false",
+    "core.filesRefLockTimeout=5000",
+    "core.packedRefsTimeout=10000",
+    "core.protectHFS=true",
+    "core.protectNTFS=true",
+    "submodule.recurse=false",
+    "diff.external=",
+    "diff.ignoreSubmodules=dirty",
+    "status.submoduleSummary=false",
+    "gc.auto=0",
+    "maintenance.auto=false",
+    "commit.gpgSign=false",
+    "advice.detachedHead=false",
+)
+_ARGUMENTS = tuple(word for setting in _SETTINGS for word in ("-c", setting))
+# Objects, refs and index reach the disk before the call returns; the caller still syncs directories
+# (`ObjectStore.make_durable`).
+_DURABLE = ("-c", "core.fsync=all", "-c", "core.fsyncMethod=fsync")
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """What a git command answered."""
+
+    command: list[str]
+    status: int
+    stdout: bytes
+    stderr: bytes
+
+    @property
+    def text(self) -> str:
+        """Stdout as text without the last newline; only for ids and names of our own."""
+        return self.stdout.decode("utf-8", "surrogateescape").rstrip("\n")
+
+    @property
+    def records(self) -> list[bytes]:
+        """NUL-terminated records of a `-z` answer."""
+        records = self.stdout.split(b"\0")
+        if records and not records[-1]:
+            records.pop()
+        return records
+
+
+def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The environment git runs in."""
+    clean = {
+        name: value for name, value in os.environ.items() if not name.startswith("GIT_") or name in _KEPT_VARIABLES
+    }
+    clean.update(
+        LC_ALL="C",
+        GIT_TERMINAL_PROMPT="0",
+        GIT_OPTIONAL_LOCKS="0",
+        GIT_NO_REPLACE_OBJECTS="1",
+        GIT_LITERAL_PATHSPECS="1",
+        GIT_EDITOR="false",
+        GIT_ATTR_NOSYSTEM="1" if "GIT_CONFIG_NOSYSTEM" in os.environ else "0",
+    )
+    if extra:
+        clean.update(extra)
+    return clean
+
+
+@cache
+def executable() -> str:
+    """The git program. Raises: Refused `git-missing`."""
+    found = shutil.which("git")
+    if found is None:
+        raise Refused("`git` is not installed or not on PATH", code="git-missing", hint="install git 2.39 or newer")
+    return found
+
+
+@cache
+def version() -> tuple[int, ...]:
+    """Git's version. Raises: Refused `git-too-old` below 2.39."""
+    text = subprocess.run([executable(), "version"], capture_output=True, check=True, env=environment()).stdout.decode()
+    word = text.split()[2]
+    number = tuple(int(part) for part in word.split(".") if part.isdigit())
+    if number < MINIMUM_VERSION:
+        raise Refused(
+            f"git {word} is too old, `wt` needs {'.'.join(map(str, MINIMUM_VERSION))} or newer",
+            code="git-too-old",
+            hint="upgrade git",
+        )
+    return number
+
+
+def _place(
+    git_dir: Path | str | None,
+    work_tree: Path | str | None,
+    index: Path | str | None,
+    env: Mapping[str, str] | None,
+) -> dict[str, str]:
+    extra = dict(env or {})
+    if git_dir is not None:
+        extra["GIT_DIR"] = os.fspath(git_dir)
+    if work_tree is not None:
+        extra["GIT_WORK_TREE"] = os.fspath(work_tree)
+    if index is not None:
+        extra["GIT_INDEX_FILE"] = os.fspath(index)
+    return environment(extra)
+
+
+def _command(args: Sequence[str | bytes], config: Iterable[str], *, durable: bool) -> list[str | bytes]:
+    settings: list[str] = [word for setting in config for word in ("-c", setting)]
+    return [executable(), *_ARGUMENTS, *(_DURABLE if durable else ()), *settings, *args]
+
+
+def _shown(args: Sequence[str | bytes]) -> list[str]:
+    return [os.fsdecode(word) for word in args]
+
+
+def run(
+    *args: str | bytes,
+    git_dir: Path | str | None,
+    work_tree: Path | str | None = None,
+    index: Path | str | None = None,
+    cwd: Path | str | None = None,
+    stdin: bytes | None = None,
+    env: Mapping[str, str] | None = None,
+    config: Iterable[str] = (),
+    expect: tuple[int, ...] | None = (0,),
+    durable: bool = False,
+) -> Completed:
+    """Runs one git command to its end.
+
+    `git_dir` None means discovery from `cwd` and is for `discover` alone. `expect` lists the statuses the caller
+    understands, None any. With a `work_tree` git itself goes there; the process starts in `/` so that nothing
+    relative is found by accident.
+
+    Raises: GitFailed for any other status, a signal included.
+    """
+    command = _command(args, config, durable=durable)
+    began = time.perf_counter()
+    done = subprocess.run(
+        command,
+        cwd=cwd if cwd is not None else "/",
+        env=_place(git_dir, work_tree, index, env),
+        input=stdin,
+        stdin=subprocess.DEVNULL if stdin is None else None,
+        capture_output=True,
+        check=False,
+    )
+    if logger.isEnabledFor(logging.DEBUG):
+        logger.debug(
+            "$ git %s (%s, %.1f ms, %d)",
+            " ".join(_shown(args)),
+            git_dir,
+            (time.perf_counter() - began) * 1e3,
+            done.returncode,
+        )
+    if expect is not None and done.returncode not in expect:
+        raise GitFailed(_shown(args), done.returncode, done.stderr)
+    return Completed(_shown(args), done.returncode, done.stdout, done.stderr)
+
+
+class Process:
+    """A git command one talks to: write a request, read its answer, close. For `cat-file --batch`, `merge-tree
+    --stdin`.
+
+    The caller must read an answer before it writes requests larger than a pipe, and uses it as a context manager.
+    """
+
+    def __init__(
+        self,
+        *args: str | bytes,
+        git_dir: Path | str,
+        work_tree: Path | str | None = None,
+        index: Path | str | None = None,
+        env: Mapping[str, str] | None = None,
+        config: Iterable[str] = (),
+    ) -> None:
+        self.args = _shown(args)
+        # GIT_FLUSH: answers come when asked for, not when a buffer is full.
+        self._process: subprocess.Popen[bytes] = subprocess.Popen(
+            _command(args, config, durable=False),
+            cwd="/",
+            env=_place(git_dir, work_tree, index, {"GIT_FLUSH": "1", **(env or {})}),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        self._requests = cast("IO[bytes]", self._process.stdin)
+        self._answers = cast("IO[bytes]", self._process.stdout)
+
+    def write(self, request: bytes) -> None:
+        """Sends a request. Raises: GitFailed when git is gone."""
+        try:
+            self._requests.write(request)
+            self._requests.flush()
+        except BrokenPipeError:
+            self.fail()
+
+    def read(self, size: int) -> bytes:
+        """Exactly `size` bytes. Raises: GitFailed when git ends before."""
+        content = self._answers.read(size)
+        if len(content) < size:
+            self.fail()
+        return content
+
+    def read_until(self, end: bytes) -> bytes:
+        """Bytes up to and without `end` (one byte). Raises: GitFailed when git ends before."""
+        if end == b"\n":
+            line = self._answers.readline()
+            if not line.endswith(b"\n"):
+                self.fail()
+            return line[:-1]
+        content = bytearray()
+        while (byte := self._answers.read(1)) != end:
+            if not byte:
+                self.fail()
+            content += byte
+        return bytes(content)
+
+    def fail(self) -> None:
+        """Ends the process and raises GitFailed with what it said."""
+        status, stderr = self._end()
+        raise GitFailed(self.args, status, stderr)
+
+    def _end(self) -> tuple[int, bytes]:
+        try:
+            _, stderr = self._process.communicate(timeout=30)
+        except (BrokenPipeError, ValueError):
+            self._process.wait(30)
+            stderr = b""
+        return self._process.returncode, stderr
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None:
+            self._process.kill()
+        status, stderr = self._end()
+        if kind is None and status != 0:
+            raise GitFailed(self.args, status, stderr)
+
+
+def pipe(
+    producer: Sequence[str | bytes],
+    consumer: Sequence[str | bytes],
+    *,
+    producer_git_dir: Path | str,
+    consumer_git_dir: Path | str,
+    stdin: bytes,
+    durable: bool = False,
+) -> Completed:
+    """Runs two git commands, one's output into the other's input, without holding the stream in memory.
+
+    Returns the consumer's answer. Raises: GitFailed when either ends with anything but 0.
+    """
+    first = subprocess.Popen(
+        _command(producer, (), durable=False),
+        cwd="/",
+        env=_place(producer_git_dir, None, None, None),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    first_input = cast("IO[bytes]", first.stdin)
+    first_output = cast("IO[bytes]", first.stdout)
+    first_errors = cast("IO[bytes]", first.stderr)
+    second = subprocess.Popen(
+        _command(consumer, (), durable=durable),
+        cwd="/",
+        env=_place(consumer_git_dir, None, None, None),
+        stdin=first_output,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    first_output.close()
+    try:
+        first_input.write(stdin)
+        first_input.close()
+    except BrokenPipeError:
+        pass  # its exit status tells why
+    answer, second_stderr = second.communicate()
+    first_stderr = first_errors.read()
+    first_errors.close()
+    if first.wait() != 0:
+        raise GitFailed(_shown(producer), first.returncode, first_stderr)
+    if second.returncode != 0:
+        raise GitFailed(_shown(consumer), second.returncode, second_stderr)
+    return Completed(_shown(consumer), second.returncode, answer, second_stderr)
