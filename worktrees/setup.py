@@ -193,7 +193,7 @@ def _copy_content(source: int, target: int, name: bytes, found: os.stat_result) 
             try:
                 fcntl.ioctl(writing, _FICLONE, reading)
             except OSError:
-                while os.sendfile(writing, reading, None, 1 << 24):  # type: ignore[arg-type]
+                while os.sendfile(writing, reading, None, 1 << 24):
                     pass
             os.fchmod(writing, stat.S_IMODE(found.st_mode) & 0o777)
             os.utime(writing, ns=(found.st_atime_ns, found.st_mtime_ns))

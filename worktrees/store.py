@@ -98,7 +98,7 @@ def is_alive(record: dict[str, Any] | None) -> bool:
     """Whether the process an `identity` record names is still the one that runs."""
     if not record or record.get("startTicks") is None or record.get("bootId") != boot_id():
         return False
-    return start_ticks(int(record["pid"])) == record["startTicks"]
+    return bool(start_ticks(int(record["pid"])) == record["startTicks"])
 
 
 # ---------------------------------------------------------------------------------------------------------------- files

@@ -15,7 +15,7 @@ import subprocess
 import time
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Self
+from typing import IO, TYPE_CHECKING, Self, cast
 
 from worktrees.errors import GitFailed, Refused
 
