@@ -8,6 +8,7 @@ is removed at the end; the user's git configuration is not read.
 """
 
 import argparse
+import importlib.util
 import itertools
 import json
 import os
@@ -21,7 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks.harness import Case, Outcome, Work, generate, machine, measure, table, transplant
+from benchmarks.harness import Case, Outcome, Side, Work, generate, machine, measure, table, transplant
 
 GIT_CONFIG = """\
 [user]
@@ -45,6 +46,8 @@ class Lab:
     jobs: int
     edits: int
     numbers: Iterator[int] = field(default_factory=itertools.count)
+    workspaces: dict[str, Path] = field(default_factory=dict)
+    """Of every job spawned here, by its id."""
 
     def git(self, *args: str, cwd: Path | None = None) -> bytes:
         """Run plain git; in the main repository unless told where."""
@@ -83,6 +86,36 @@ class Lab:
         self.git("clone", "--quiet", "--local", str(self.repo), str(self.twin), cwd=self.root)
         self.names = [os.fsdecode(name) for name in self.git("ls-files", "-z").split(b"\0")[:-1]]
 
+    def by_command(self, side: Side) -> dict[str, Side]:
+        """Our side through the command line, if this checkout has one."""
+        return {"wt": side} if importlib.util.find_spec("worktrees.cli") else {}
+
+    def spawn(self, count: int) -> list[str]:
+        """Open that many workspaces with one `wt spawn`; the ids of their jobs."""
+        jobs = self.wt("spawn", "--count", str(count))["jobs"]
+        self.workspaces |= {job["jobId"]: Path(job["workspace"]) for job in jobs}
+        return [job["jobId"] for job in jobs]
+
+    def discard(self, jobs: list[str]) -> None:
+        """End open jobs and remove their workspaces."""
+        for job in jobs:
+            self.wt("settle", job, allow=(0, 4))
+        self.wt("drop", *jobs)
+
+    def record(self, count: int) -> None:
+        """Put `count` finished jobs on record, all like one that really ran."""
+        self.spawn(1)  # stays open, and so keeps the workflow open
+        (model,) = self.spawn(1)
+        self.wt("settle", model)
+        (place,) = (self.repo / ".git/wt-state/workflows").glob(f"*/jobs/{model}")
+        for number in range(count):
+            name = f"{model[:-5]}{number:05}"
+            copy = place.with_name(name)
+            copy.mkdir()
+            for file in place.iterdir():
+                if file.is_file():
+                    (copy / file.name).write_bytes(file.read_bytes().replace(model.encode(), name.encode()))
+
     def edit(self, tree: Path, worker: int) -> None:
         """The work of worker number `worker`: a line more in `edits` files that are its alone, and a new file."""
         mine = self.names[worker :: self.jobs][: self.edits]
@@ -108,7 +141,13 @@ def spawn(lab: Lab) -> Case:
         for place in places:
             lab.git("worktree", "remove", "--force", str(place))
 
-    return Case("spawn", size, "git worktree add --detach", plain)
+    @contextmanager
+    def ours() -> Iterator[Work]:
+        jobs: list[str] = []
+        yield lambda: jobs.extend(lab.spawn(lab.jobs))
+        lab.discard(jobs)
+
+    return Case("spawn", size, "git worktree add --detach", plain, lab.by_command(ours))
 
 
 def diff(lab: Lab) -> Case:
@@ -122,7 +161,16 @@ def diff(lab: Lab) -> Case:
             lab.edit(place, 0)
         yield lambda: lab.git("status", "--porcelain=v2", "-z", "--untracked-files=all", cwd=place)
 
-    return Case("diff", f"{lab.edits} of {lab.files} files changed", "git status", plain)
+    jobs: list[str] = []
+
+    @contextmanager
+    def ours() -> Iterator[Work]:
+        if not jobs:
+            jobs.extend(lab.spawn(1))
+            lab.edit(lab.workspaces[jobs[0]], 0)
+        yield lambda: lab.wt("diff", jobs[0])
+
+    return Case("diff", f"{lab.edits} of {lab.files} files changed", "git status", plain, lab.by_command(ours))
 
 
 def merge(lab: Lab) -> Case:
@@ -159,7 +207,17 @@ def listing(lab: Lab, recorded: int) -> Case:
     def plain() -> Iterator[Work]:
         yield lambda: lab.git("status", "--porcelain=v2", "-z")
 
-    return Case("list", f"{recorded} jobs, {lab.files} files", "git status", plain)
+    known: list[int] = []
+
+    @contextmanager
+    def ours() -> Iterator[Work]:
+        if not known:
+            lab.record(recorded)
+            known.append(len(lab.wt("list", "--all")["jobs"]))
+            assert known[0] >= recorded, known
+        yield lambda: lab.wt("list", "--all")
+
+    return Case("list", f"{recorded} jobs, {lab.files} files", "git status", plain, lab.by_command(ours))
 
 
 def seal(root: Path) -> None:
