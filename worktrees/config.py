@@ -96,6 +96,8 @@ def _plain(name: str) -> str:
 
 
 _LISTS = {"pass_environment", "link_directories", "setup_commands"}
+# What a worker could otherwise gain by landing a change of the repository file.
+_NOT_FOR_REPOSITORIES = {"passenvironment", "worktreesdirectory"}
 _TEXTS = {"dirty", "isolation", "worktrees_directory"}
 
 
@@ -130,7 +132,15 @@ def load(
     home = Path(env.get("XDG_CONFIG_HOME") or Path(env.get("HOME", "/")) / ".config")
     for path in (home / "wt" / "config.toml", repository_file):
         if path is not None and path.is_file():
-            settings = settings.with_values(_toml(path), f"`{path}`")
+            values = _toml(path)
+            if path == repository_file:
+                for name in values:
+                    if _plain(name) in _NOT_FOR_REPOSITORIES:
+                        raise Usage(
+                            f"`{path}` may not set `{name}`: a repository file cannot reach outside the repository",
+                            hint=f"set it in `{home / 'wt' / 'config.toml'}` or by: git config wt.{_plain(name)} VALUE",
+                        )
+            settings = settings.with_values(values, f"`{path}`")
     if git_settings:
         settings = settings.with_values(git_settings, "git config `wt.*`")
     known = {_plain(item.name) for item in fields(settings)}

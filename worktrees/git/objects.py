@@ -70,6 +70,9 @@ class _Native:
         from pygit2.enums import RepositoryOpenFlag
 
         self._repository = pygit2.Repository(os.fspath(git_dir), RepositoryOpenFlag.NO_SEARCH)
+        # libgit2 opens a partial clone that has no `extensions.partialClone`, and then misses what git would fetch.
+        if any(entry.name.endswith(".promisor") for entry in self._repository.config):
+            raise pygit2.GitError("a partial clone")
 
     def _object(self, oid: Oid, kind: str) -> object:
         found = self._repository.get(oid)
@@ -171,7 +174,7 @@ def reader(git_dir: Path | str, *, native: bool = True) -> Reader:
         try:
             return _Native(git_dir)
         except pygit2.GitError:
-            return _Plain(git_dir)
+            pass  # an extension libgit2 does not know
     return _Plain(git_dir)
 
 
@@ -205,9 +208,9 @@ def tree_changes(
         path = prefix + name
         left_tree = left.oid if left is not None and left.mode == TREE_MODE else None
         right_tree = right.oid if right is not None and right.mode == TREE_MODE else None
-        if left_tree is not None or right_tree is not None:
-            yield from tree_changes(objects, left_tree, right_tree, path + b"/")
         left_file = left if left_tree is None else None
         right_file = right if right_tree is None else None
         if left_file is not None or right_file is not None:
             yield RepoPath(path), left_file, right_file
+        if left_tree is not None or right_tree is not None:
+            yield from tree_changes(objects, left_tree, right_tree, path + b"/")
