@@ -60,7 +60,7 @@ class Provision:
 def provide(repo: Repo, workspace: Path, commit: str, settings: Settings) -> Provision:
     """Brings includes, links and submodules into a fresh workspace.
 
-    Never fails for what it cannot bring: that is a finding. Cost: one `ls-files` where there is an include file, one
+    Never fails for what it cannot bring: that is a finding. Cost: two `ls-files` where there is an include file, one
     `ls-tree` where the commit has a `.gitmodules`, else two `stat` calls.
     """
     provision = Provision()
@@ -78,14 +78,11 @@ def included_paths(repo: Repo, work_tree: Path) -> list[bytes]:
     include = work_tree / INCLUDE_FILE
     if not include.is_file() or include.is_symlink():
         return []
-    listed = repo.git("ls-files", "--others", "--ignored", "-z", f"--exclude-from={os.fspath(include)}").records
+    untracked = ("ls-files", "--others", "--ignored", "-z")
+    listed = repo.git(*untracked, f"--exclude-from={os.fspath(include)}").records
     # An entry that ends in `/` is a nested repository: not ours to copy.
-    files = [path for path in listed if not path.endswith(b"/")]
-    if not files:
-        return []
-    # 1 means that none is ignored.
-    ignored = repo.git("check-ignore", "--stdin", "-z", stdin=b"\0".join(files) + b"\0", expect=(0, 1)).records
-    return sorted(ignored)
+    files = {path for path in listed if not path.endswith(b"/")}
+    return sorted(files.intersection(repo.git(*untracked, "--exclude-standard").records)) if files else []
 
 
 def _include(repo: Repo, source: Path, workspace: Path, provision: Provision) -> int:
