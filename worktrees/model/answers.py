@@ -1,0 +1,244 @@
+"""What the verbs answer: one frozen value per verb, the `data` of its JSON document.
+
+The shapes are the outer contract; `wt schema` prints them. A verb whose answer is a noun of `values` wraps it in a
+named field, so that a later field never breaks a reader.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from worktrees.model.names import JobId, Oid, OperationId, WorkflowName
+from worktrees.model.values import (
+    Audit,
+    Baseline,
+    ChangeSet,
+    CheckRun,
+    Event,
+    Finding,
+    Job,
+    Operation,
+    Overlap,
+    Step,
+    Value,
+)
+
+
+class Notice(Value):
+    """Something worth knowing beside an answer; the envelope's `warnings`."""
+
+    code: str
+    message: str
+
+
+class Jobs(Value):
+    """`list`, `status`, `cancel`, `settle`, `restore`, `lease extend`: jobs as they stand now."""
+
+    jobs: list[Job] = []
+
+
+class SpawnFailure(Value):
+    """A job of a batch that could not be made; `index` counts from 0 in the order asked for."""
+
+    index: int
+    name: str | None = None
+    code: str
+    message: str
+    hint: str | None = None
+
+
+class Spawned(Value):
+    """`spawn`: the jobs made, in the order asked for, and those that could not be."""
+
+    jobs: list[Job] = []
+    failures: list[SpawnFailure] = []
+
+
+class Waited(Value):
+    """`wait`: `completed` are the jobs that are done (for `--any` the one picked), `pending` the rest."""
+
+    jobs: list[Job] = []
+    timed_out: bool = False
+    completed: list[JobId] = []
+    pending: list[JobId] = []
+
+
+class Outcome(Value):
+    """`result`: how a job ended and what it really did. `output` is the end of its stdout, asked for with `--full`."""
+
+    job: Job
+    final_message: str | None = None
+    output: str | None = None
+    error_output: str | None = None
+    change_set: ChangeSet | None = None
+    audit: Audit | None = None
+
+
+class Logs(Value):
+    r"""`logs`: raw output as text, bytes that are not UTF-8 as `\xNN`; sizes are those of the whole files."""
+
+    job_id: JobId
+    stdout: str | None = None
+    stderr: str | None = None
+    stdout_bytes: int = 0
+    stderr_bytes: int = 0
+    truncated: bool = False
+
+
+class EventPage(Value):
+    """`events`: what happened since the cursor; `done` when nothing will follow."""
+
+    events: list[Event] = []
+    next_cursor: str
+    done: bool
+
+
+class Diff(Value):
+    """`diff`: the change set, and the patch when asked for."""
+
+    change_set: ChangeSet
+    patch: str | None = None
+
+
+class PairConflict(Value):
+    """Two jobs, or one job and the branch, that do not merge at a path."""
+
+    jobs: list[JobId]
+    path: str
+    path_base64: str | None = None
+    kind: str
+
+
+class Overlaps(Value):
+    """`overlap`: paths in two change sets, and what of it does not merge (against the branch too)."""
+
+    overlaps: list[Overlap] = []
+    conflicts: list[PairConflict] = []
+
+
+class Check(Value):
+    """The check gate of a merge and its runs."""
+
+    command: str | None = None
+    runs: list[CheckRun] = []
+
+
+class Merged(Value):
+    """`merge`: what was, or with `dryRun` would be, landed. Nothing to do is `landed` false without steps or error."""
+
+    operation_id: OperationId | None = None
+    landed: bool = False
+    dry_run: bool = False
+    branch: str
+    before: Oid
+    after: Oid
+    strategy: str
+    steps: list[Step] = []
+    overlaps: list[Overlap] = []
+    check: Check | None = None
+
+
+class Recorded(Value):
+    """`rollback` and `undo`: the operation that did it, and the jobs brought back by it."""
+
+    operation: Operation
+    jobs: list[Job] = []
+
+
+class OperationLog(Value):
+    """`log`: operations, the newest first."""
+
+    operations: list[Operation] = []
+
+
+class Removal(Value):
+    """One workspace `drop` or `clean` looked at; `reason` says why it stays when `outcome` is kept."""
+
+    job_id: JobId
+    name: str | None = None
+    workspace: str | None = None
+    outcome: Literal["removed", "would-remove", "kept"]
+    reason: str | None = None
+    landed: bool = False
+    snapshot: Oid | None = None
+    size_bytes: int | None = None
+    age_seconds: float | None = None
+
+
+class Removed(Value):
+    """`drop` and `clean`: every workspace looked at."""
+
+    operation_id: OperationId | None = None
+    dry_run: bool = False
+    removals: list[Removal] = []
+
+
+class WorkflowSummary(Value):
+    """A workflow and how many of its jobs stand where."""
+
+    workflow_id: WorkflowName
+    baseline: Baseline
+    created_at: str
+    closed_at: str | None = None
+    jobs: int = 0
+    active: int = 0
+    landed: int = 0
+
+
+class Workflows(Value):
+    """`workflow list` and `workflow close`."""
+
+    workflows: list[WorkflowSummary] = []
+
+
+class Diagnosis(Value):
+    """`doctor`: what a crash left, and which of it was mended."""
+
+    findings: list[Finding] = []
+    mended: list[Finding] = []
+
+
+class Setting(Value):
+    """One setting, its value in force and the layer it comes from."""
+
+    name: str
+    value: Any
+    source: str
+
+
+class Configuration(Value):
+    """`config`: every setting."""
+
+    settings: list[Setting] = []
+
+
+class Version(Value):
+    """`version`: of this program, of git, and of the state on disk it writes."""
+
+    version: str
+    git: str
+    python: str
+    format: int
+
+
+class Demonstration(Value):
+    """`demo`: the commands it ran and their exit statuses."""
+
+    source: str
+    steps: list[DemonstrationStep] = []
+
+
+class DemonstrationStep(Value):
+    """One command of the demonstration."""
+
+    title: str
+    command: str
+    exit_status: int
+    seconds: float
+
+
+class Text(Value):
+    """`schema`, `guide`, `completion`: a document; `document` is set when it is JSON, else `text`."""
+
+    text: str | None = None
+    document: dict[str, Any] | None = None
