@@ -88,7 +88,8 @@ class Lab:
 
     def by_command(self, side: Side) -> dict[str, Side]:
         """Our side through the command line, if this checkout has one."""
-        return {"wt": side} if importlib.util.find_spec("worktrees.cli") else {}
+        found = importlib.util.find_spec("worktrees.cli")
+        return {"wt": side} if found and found.origin else {}
 
     def spawn(self, count: int) -> list[str]:
         """Open that many workspaces with one `wt spawn`; the ids of their jobs."""

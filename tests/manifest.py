@@ -60,5 +60,5 @@ _PARTS = {
 PENDING = {scenario: part for part, scenarios in _PARTS.items() for scenario in scenarios.split()}
 """Ids not built yet, with the part of the mission that brings them."""
 
-PARTIAL: frozenset[str] = frozenset()
+PARTIAL: frozenset[str] = frozenset({"s17"})
 """Pending ids of which some tests are already here."""
