@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from worktrees.errors import Usage
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
 _UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
 _SIZES = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
@@ -120,15 +120,14 @@ def _convert(name: str, value: Any, source: str) -> Any:
     return number
 
 
-def load(
+def layers(
     repository_file: Path | None, git_settings: Mapping[str, str], environment: Mapping[str, str] | None = None
-) -> Settings:
-    """All layers below the call itself.
+) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Where settings come from and what each place says, the strongest last.
 
     `git_settings` are `wt.*` values of git config without the prefix. Raises: Usage, naming the layer at fault.
     """
     env = os.environ if environment is None else environment
-    settings = Settings()
     home = Path(env.get("XDG_CONFIG_HOME") or Path(env.get("HOME", "/")) / ".config")
     for path in (home / "wt" / "config.toml", repository_file):
         if path is not None and path.is_file():
@@ -140,12 +139,32 @@ def load(
                             f"`{path}` may not set `{name}`: a repository file cannot reach outside the repository",
                             hint=f"set it in `{home / 'wt' / 'config.toml'}` or by: git config wt.{_plain(name)} VALUE",
                         )
-            settings = settings.with_values(values, f"`{path}`")
+            yield f"`{path}`", values
     if git_settings:
-        settings = settings.with_values(git_settings, "git config `wt.*`")
-    known = {_plain(item.name) for item in fields(settings)}
+        yield "git config `wt.*`", git_settings
+    known = {_plain(item.name) for item in fields(Settings)}
     named = {name[3:]: value for name, value in env.items() if name.startswith("WT_") and _plain(name[3:]) in known}
-    return settings.with_values(named, "the environment") if named else settings
+    if named:
+        yield "the environment", named
+
+
+def load(
+    repository_file: Path | None, git_settings: Mapping[str, str], environment: Mapping[str, str] | None = None
+) -> Settings:
+    """All layers below the call itself. Raises: Usage, naming the layer at fault."""
+    settings = Settings()
+    for source, values in layers(repository_file, git_settings, environment):
+        settings = settings.with_values(values, source)
+    return settings
+
+
+def sources(found: Iterable[tuple[str, Mapping[str, Any]]]) -> dict[str, str]:
+    """For each setting the layer that decides it: field name to source."""
+    names = {_plain(item.name): item.name for item in fields(Settings)}
+    decided = dict.fromkeys(names.values(), "default")
+    for source, values in found:
+        decided |= {names[_plain(name)]: source for name in values}
+    return decided
 
 
 def _toml(path: Path) -> dict[str, Any]:
