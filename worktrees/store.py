@@ -114,25 +114,6 @@ def sync_directory(path: Path | str) -> None:
         os.close(fd)
 
 
-def sync_filesystem(path: Path | str) -> None:
-    """Everything written to the file system that holds `path` is on disk when this returns.
-
-    0.2-5 ms where little is dirty.
-    """
-    import ctypes
-
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        syncfs = getattr(ctypes.CDLL(None, use_errno=True), "syncfs", None)
-        if syncfs is None:
-            os.sync()
-        elif syncfs(fd) != 0:
-            number = ctypes.get_errno()
-            raise OSError(number, os.strerror(number), os.fspath(path))
-    finally:
-        os.close(fd)
-
-
 def write_bytes(path: Path | str, content: bytes, *, durable: bool = False) -> None:
     """Replaces a file whole: a reader sees the old one or the new one, a failure leaves the old one.
 

@@ -13,6 +13,7 @@ reads.
 """
 
 from worktrees.git.door import Completed, Process, run, version
+from worktrees.git.durability import sync_filesystem
 from worktrees.git.objects import Commit, TreeEntry, read_blob, read_commit, reader, tree_changes
 from worktrees.git.odb import ObjectStore
 from worktrees.git.repository import Head, LinkedWorktree, Repo, discover
@@ -31,6 +32,7 @@ __all__ = [
     "read_commit",
     "reader",
     "run",
+    "sync_filesystem",
     "tree_changes",
     "version",
 ]

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import shutil
 from typing import TYPE_CHECKING
 
 from worktrees.errors import GitFailed
 from worktrees.git import door
+from worktrees.git.durability import sync_filesystem
 from worktrees.model import Oid
 
 if TYPE_CHECKING:
@@ -36,9 +38,7 @@ class ObjectStore:
         """Makes the store if there is none; whole or not at all, safe for many at once."""
         if self.path.is_dir():
             return self
-        from worktrees.store import new_id
-
-        temporary = self.path.with_name(f"{self.path.name}.{new_id('new')}")
+        temporary = self.path.with_name(f"{self.path.name}.{secrets.token_hex(4)}.new")
         try:
             door.run(
                 "init", "--quiet", "--bare", "--template=", f"--object-format={repo.object_format}", "--",
@@ -119,8 +119,6 @@ class ObjectStore:
 
     def make_durable(self) -> None:
         """Everything written to this store so far survives a power cut; git never syncs directories itself."""
-        from worktrees.store import sync_filesystem
-
         sync_filesystem(self.path)
 
     @contextlib.contextmanager

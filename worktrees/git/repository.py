@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from worktrees.errors import GitFailed, NotFound, Refused
 from worktrees.git import door
+from worktrees.git.durability import sync_filesystem
 from worktrees.model import Oid
 
 if TYPE_CHECKING:
@@ -246,8 +247,6 @@ class Repo:
                 )
             raise GitFailed(done.command, done.status, done.stderr)
         if durable:
-            from worktrees.store import sync_filesystem
-
             sync_filesystem(self.common_dir)
 
     def delete_ref(self, name: str, old: Oid | None = None) -> None:
