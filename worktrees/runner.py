@@ -1,0 +1,223 @@
+"""Starts workers so that they outlive their caller, and says how they are.
+
+`Runner` is the seam; `LocalRunner` starts one supervisor per job on this machine. It knows a job's directory, not what a
+job means. Liveness is the lock `alive` of that directory: taken before the supervisor exists, inherited by it, dropped
+by the kernel whatever kills it. Pid, start ticks and boot id are only used to signal.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, Protocol
+
+from worktrees.errors import Busy, StateBroken
+from worktrees.store import AliveLock, is_alive, read_json, start_ticks, write_bytes
+
+Liveness = Literal["not-started", "alive", "exited", "lost"]
+
+_SUPERVISOR = os.path.join(os.path.dirname(os.path.abspath(__file__)), "supervisor", "__main__.py")
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """Everything a supervisor needs; a limit of None or 0 means none.
+
+    `settle` is the program a supervisor becomes at its end, with the number of the inherited lock as one more word.
+    """
+
+    argv: Sequence[str]
+    env: Mapping[str, str]
+    cwd: str
+    stdin: str | None = None
+    grace_seconds: float = 5.0
+    idle_seconds: float | None = None
+    timeout_seconds: float | None = None
+    settle: Sequence[str] = field(default=())
+
+
+@dataclass(frozen=True, slots=True)
+class Handle:
+    """A started supervisor."""
+
+    pid: int
+
+
+class Runner(Protocol):
+    """Runs workers somewhere."""
+
+    name: str
+
+    def start(self, job_dir: Path, launch: Launch, *, alive: int | None = None) -> Handle:
+        """Starts the job of a directory once; returns when its program runs or could not be started.
+
+        `alive` is the job's lock if the caller holds it already; it is the runner's from then on.
+        Raises: Busy when somebody else runs it; StateBroken when the supervisor does not come up.
+        """
+        ...
+
+    def poll(self, job_dir: Path) -> Liveness:
+        """How it stands; a few system calls."""
+        ...
+
+    def signal(self, job_dir: Path, *, force: bool = False) -> bool:
+        """Asks to end; False when there is nobody to ask."""
+        ...
+
+    def lease_changed(self, job_dir: Path) -> None:
+        """Has the supervisor read the lease again."""
+        ...
+
+    def finish(self, job_dir: Path, alive: int) -> None:
+        """Completes the records of a job whose supervisor is gone and ends what it left; the caller keeps `alive`.
+
+        Raises: StateBroken, and then it can be tried again.
+        """
+        ...
+
+
+class LocalRunner:
+    """One detached supervisor per job on this machine."""
+
+    name = "local"
+
+    def start(self, job_dir: Path, launch: Launch, *, alive: int | None = None) -> Handle:
+        """Starts the job of a directory; see `Runner.start`."""
+        lock = alive if alive is not None else AliveLock(job_dir / "alive").take()
+        if lock is None:
+            raise Busy(f"the job `{job_dir.name}` runs already", hint="wt status")
+        try:
+            if (job_dir / "supervisor.json").exists():
+                raise Busy(f"the job `{job_dir.name}` was started before", hint="wt status")
+            self._write_launch(job_dir, launch)
+            return self._start(job_dir, lock)
+        finally:
+            os.close(lock)
+
+    @staticmethod
+    def _write_launch(job_dir: Path, launch: Launch) -> None:
+        record = {
+            "argv": list(launch.argv),
+            "env": dict(launch.env),
+            "cwd": launch.cwd,
+            "stdin": launch.stdin,
+            "graceSeconds": launch.grace_seconds,
+            "idleSeconds": launch.idle_seconds,
+            "timeoutSeconds": launch.timeout_seconds,
+            "settle": list(launch.settle),
+        }
+        # ASCII, because words and values that are not UTF-8 hold surrogates.
+        write_bytes(job_dir / "launch.json", json.dumps(record).encode("ascii"))
+
+    @staticmethod
+    def _start(job_dir: Path, lock: int) -> Handle:
+        reading, writing = os.pipe()
+        try:
+            with _log(job_dir) as log:
+                process = subprocess.Popen(
+                    _supervisor("run", job_dir, lock, writing),
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=log,
+                    pass_fds=(lock, writing),
+                    start_new_session=True,
+                )
+            os.close(writing)
+            writing = -1
+            # The process we started forks the supervisor and ends at once: nobody of ours has to wait for that one.
+            process.wait()
+            ready = os.read(reading, 1)
+        finally:
+            os.close(reading)
+            if writing >= 0:
+                os.close(writing)
+        record = read_json(job_dir / "supervisor.json")
+        if not ready or record is None:
+            raise StateBroken(
+                f"the supervisor of `{job_dir.name}` did not come up", hint=f"look at `{job_dir / 'supervisor.log'}`"
+            )
+        return Handle(int(record["pid"]))
+
+    def poll(self, job_dir: Path) -> Liveness:
+        """How it stands; see `Runner.poll`."""
+        if (job_dir / "exit.json").exists():
+            return "exited"
+        if AliveLock(job_dir / "alive").is_held():
+            return "alive"
+        # In this order: it may have ended between the two looks.
+        if (job_dir / "exit.json").exists():
+            return "exited"
+        return "lost" if (job_dir / "launch.json").exists() else "not-started"
+
+    def signal(self, job_dir: Path, *, force: bool = False) -> bool:
+        """Asks the supervisor to end its worker."""
+        return self._signal(job_dir, signal.SIGUSR1 if force else signal.SIGTERM)
+
+    def lease_changed(self, job_dir: Path) -> None:
+        """Has the supervisor read the lease again."""
+        self._signal(job_dir, signal.SIGUSR2)
+
+    @staticmethod
+    def _signal(job_dir: Path, number: int) -> bool:
+        record = read_json(job_dir / "supervisor.json")
+        # Once the exit record is there the process is settling and takes no requests.
+        if record is None or (job_dir / "exit.json").exists() or not is_alive(record):
+            return False
+        pid = int(record["pid"])
+        try:
+            fd = os.pidfd_open(pid) if hasattr(os, "pidfd_open") else -1
+        except OSError:
+            return False
+        try:
+            # The descriptor names whoever has the pid now; only then is the look at its start time final.
+            if start_ticks(pid) != record["startTicks"]:
+                return False
+            if fd >= 0:
+                signal.pidfd_send_signal(fd, number)
+            else:
+                os.kill(pid, number)
+        except ProcessLookupError:
+            return False
+        finally:
+            if fd >= 0:
+                os.close(fd)
+        return True
+
+    def finish(self, job_dir: Path, alive: int) -> None:
+        """Completes the records of a dead supervisor; see `Runner.finish`."""
+        with _log(job_dir) as log:
+            done = subprocess.run(
+                _supervisor("finish", job_dir, alive),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=log,
+                pass_fds=(alive,),
+                start_new_session=True,
+                cwd="/",
+                check=False,
+            )
+        if done.returncode != 0:
+            raise StateBroken(
+                f"the records of `{job_dir.name}` could not be completed",
+                hint=f"look at `{job_dir / 'supervisor.log'}`",
+            )
+
+
+def _supervisor(mode: str, job_dir: Path, *descriptors: int) -> list[str]:
+    return [sys.executable, "-I", "-S", _SUPERVISOR, mode, os.fspath(job_dir.absolute()), *map(str, descriptors)]
+
+
+@contextlib.contextmanager
+def _log(job_dir: Path):  # type: ignore[no-untyped-def]
+    fd = os.open(job_dir / "supervisor.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    try:
+        yield fd
+    finally:
+        os.close(fd)

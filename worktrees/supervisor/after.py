@@ -1,0 +1,66 @@
+"""`finish`: what is to be done when a supervisor died before it was through. The caller holds `alive` and lets us have it.
+
+Kills what is left of the worker's tree, writes `exit.json` as `lost` if there is none, completes the events. Everything
+is idempotent, so dying here too is harmless.
+
+Of processes only those are touched that are seen by the same pids as the supervisor saw: in another pid namespace the
+recorded numbers mean nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+
+from worktrees.supervisor import disk, tree
+from worktrees.supervisor.pump import Pump, timestamp
+
+_KILL_SECONDS = 10.0
+
+
+def finish(job_dir: str, alive: int) -> None:
+    """Brings the records of a job to their end; raises OSError when the disk does not let us."""
+    os.set_inheritable(alive, False)  # noqa: FBT003
+    supervisor = disk.read_record(os.path.join(job_dir, "supervisor.json"))
+    worker = disk.read_record(os.path.join(job_dir, "worker.json"))
+    exit_path = os.path.join(job_dir, "exit.json")
+    record = disk.read_record(exit_path)
+    pump = Pump(job_dir)
+    if record is None:
+        killed = unkillable = 0
+        same_namespace = supervisor is None or supervisor.get("pidNamespace") == tree.pid_namespace()
+        if same_namespace and (supervisor is None or supervisor.get("bootId") == tree.boot_id()):
+            killed, unkillable = _kill_survivors(os.path.basename(job_dir), worker)
+        out, err = pump.sizes()
+        record = {
+            "exitCode": None,
+            "signal": None,
+            "execErrno": None,
+            "execStage": None,
+            "why": "lost",
+            "killed": True,
+            "leftBehind": killed,
+            "unkillable": unkillable,
+            "finishedAt": timestamp(),
+            "wallSeconds": None,
+            "maxRssBytes": None,
+            "stdoutBytes": out,
+            "stderrBytes": err,
+        }
+        disk.Reserved(exit_path).write(record)
+    pump.finish("the job's supervisor was killed; how its worker ended is not known" if record["why"] == "lost" else None)
+
+
+def _kill_survivors(job: str, worker: dict[str, int | str | None] | None) -> tuple[int, int]:
+    """How many were killed, and how many could not be."""
+    met: set[tree.Process] = set()
+    deadline = time.monotonic() + _KILL_SECONDS
+    pause = 0.001
+    while below := tree.survivors(job, worker):
+        met.update(below)
+        tree.send_all(below, 9)
+        if time.monotonic() > deadline:
+            return len(met) - len(below), len(below)
+        time.sleep(pause)
+        pause = min(pause * 2, 0.1)
+    return len(met), 0
