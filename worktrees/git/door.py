@@ -8,10 +8,12 @@ diff, pager, editor) is off in every call.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import shutil
 import subprocess
+import tempfile
 import time
 from dataclasses import dataclass
 from functools import cache
@@ -213,18 +215,21 @@ class Process:
         git_dir: Path | str,
         work_tree: Path | str | None = None,
         index: Path | str | None = None,
+        cwd: Path | str | None = None,
         env: Mapping[str, str] | None = None,
         config: Iterable[str] = (),
     ) -> None:
         self.args = _shown(args)
+        # A file, not a pipe: nobody reads warnings during the conversation, and a full pipe would stop it.
+        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
         # GIT_FLUSH: answers come when asked for, not when a buffer is full.
         self._process: subprocess.Popen[bytes] = subprocess.Popen(
             _command(args, config, durable=False),
-            cwd="/",
+            cwd=cwd if cwd is not None else "/",
             env=_place(git_dir, work_tree, index, {"GIT_FLUSH": "1", **(env or {})}),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stderr=self._stderr,
         )
         self._requests = cast("IO[bytes]", self._process.stdin)
         self._answers = cast("IO[bytes]", self._process.stdout)
@@ -264,12 +269,14 @@ class Process:
         raise GitFailed(self.args, status, stderr)
 
     def _end(self) -> tuple[int, bytes]:
-        try:
-            _, stderr = self._process.communicate(timeout=30)
-        except (BrokenPipeError, ValueError):
-            self._process.wait(30)
-            stderr = b""
-        return self._process.returncode, stderr
+        if self._stderr.closed:
+            return self._process.returncode, b""
+        with contextlib.suppress(BrokenPipeError, ValueError):
+            self._process.communicate(timeout=30)
+        self._process.wait(30)
+        with self._stderr:
+            self._stderr.seek(0)
+            return self._process.returncode, self._stderr.read()
 
     def __enter__(self) -> Self:
         return self
