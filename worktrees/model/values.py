@@ -182,13 +182,18 @@ class Job(Value):
 
 
 class Workflow(Value):
-    """The jobs, baseline and board of one orchestration; `boss_state` is what a rollback goes back to."""
+    """The jobs, baseline and board of one orchestration; `boss_state` is what a rollback goes back to.
+
+    `k_read` and `k_write` bound its workers that run at once, 0 for no limit; the latest spawn's settings decide.
+    """
 
     workflow_id: WorkflowName
     baseline: Baseline
     created_at: str
     closed_at: str | None = None
     boss_state: Oid | None = None
+    k_read: int = 8
+    k_write: int = 2
 
 
 class Event(Value):
