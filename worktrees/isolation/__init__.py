@@ -1,16 +1,19 @@
-"""Where workers work: workspaces apart from the boss's checkout."""
+"""Where workers work: workspaces apart from the boss's checkout.
 
-from worktrees.isolation.place import Place, discover_boss, pin, place
-from worktrees.isolation.workspace import (
-    Isolation,
-    Workspace,
-    WorktreeIsolation,
-    commits_only_here,
-    doctor_findings,
-    recover,
-    sweep,
-    workspace_of,
-)
+`place` says where everything is and leads from a workspace back to the boss; `workspace` opens and closes; `entry` is
+git's side of a workspace, `journal` our own; `trash` and `remover` take away in the background; `commits` finds what
+would die with a workspace; `doctor` names damage. Knows no processes and no merging.
+
+Invariants: a workspace stands whole or not at all; the repository never holds half an entry; nothing is removed but
+what was made here and still is what it was; nothing is removed by anybody's `prune`; no git command runs with discovery
+in a worker's tree; nothing of the user's configuration changes.
+"""
+
+from worktrees.isolation.commits import commits_only_here
+from worktrees.isolation.doctor import doctor_findings
+from worktrees.isolation.place import Place, discover_boss, main_work_tree, pin, place
+from worktrees.isolation.trash import sweep
+from worktrees.isolation.workspace import Isolation, Workspace, WorktreeIsolation, recover, workspace_of
 
 __all__ = [
     "Isolation",
@@ -20,6 +23,7 @@ __all__ = [
     "commits_only_here",
     "discover_boss",
     "doctor_findings",
+    "main_work_tree",
     "pin",
     "place",
     "recover",

@@ -1,14 +1,41 @@
-"""The place of a run: the boss's repository, the state beside it, the store, and where workspaces go."""
+"""The place of a run: the boss's repository, the state beside it, the store, and where workspaces go.
+
+Owns the choice of the root of all workspaces and its marker `.wt.json`, which leads from a workspace back to the boss's
+repository: git is never asked inside a worker's tree, because what stands there is the worker's to write.
+
+    <main work tree>.worktrees/<job>                 beside the repository
+    <state home>/wt/<name>-<hash of path>/<job>      when that would be in a temporary directory, in another
+                                                     repository, or where we may not write
+    <worktrees_directory>/<name>-<hash>/<job>        as the setting says; many repositories may share the directory
+
+A marker counts only when it belongs to this user, so that nobody else's file in a shared directory can redirect us; of
+several the outermost wins, since a worker can write only below its own workspace.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import json
+import os
+import re
+import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from worktrees.config import Settings
-from worktrees.git import ObjectStore, Repo
+from worktrees.errors import GitFailed, Refused, StateBroken, Usage
+from worktrees.git import ObjectStore, Repo, discover, sync_filesystem
 from worktrees.model import JobId, Oid
-from worktrees.store import State
+from worktrees.store import State, write_bytes
+
+if TYPE_CHECKING:
+    from worktrees.config import Settings
+
+MARKER = ".wt.json"
+TRASH = ".trash"
+JOB = re.compile(r"j-[0-9a-z]{8}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,17 +47,185 @@ class Place:
     store: ObjectStore
     root: Path
 
+    @property
+    def entries(self) -> Path:
+        """Where git keeps its own directory of every linked worktree."""
+        return self.repo.common_dir / "worktrees"
+
+    @property
+    def records(self) -> Path:
+        """Where we note every workspace that stands."""
+        return self.state.root / "workspaces"
+
 
 def place(repo: Repo, settings: Settings) -> Place:
-    """The place of a repository under these settings. Raises: Usage for a directory inside the repository."""
-    raise NotImplementedError
+    """The place of a repository under these settings; runs git only when the repository has an unusual layout.
+
+    Raises: Usage when workspaces would lie inside the repository.
+    """
+    state = State(repo.common_dir)
+    return Place(repo, state, ObjectStore(state.store), _root(repo, settings.worktrees_directory))
+
+
+def main_work_tree(repo: Repo) -> Path | None:
+    """The main work tree, None for a bare repository; never fails because of somebody's damaged worktree entry."""
+    if repo.bare:
+        return None
+    if repo.git_dir == repo.common_dir:
+        return repo.work_tree
+    if repo.common_dir.name == ".git":
+        return repo.common_dir.parent
+    configured = repo.git("config", "--file", os.fspath(repo.common_dir / "config"), "core.worktree", expect=(0, 1))
+    return Path(os.path.realpath(repo.common_dir / configured.text)) if configured.status == 0 else None
+
+
+def _root(repo: Repo, configured: str | None) -> Path:
+    main = main_work_tree(repo) or repo.common_dir
+    name = f"{main.name}-{hashlib.sha256(os.fsencode(repo.common_dir)).hexdigest()[:8]}"
+    if configured:
+        root = Path(os.path.realpath(main / os.path.expanduser(configured))) / name
+        for own in {main, repo.common_dir, repo.work_tree or main}:
+            if root.is_relative_to(own):
+                raise Usage(
+                    f"the workspaces would lie inside the repository, in `{root}`",
+                    hint="set `worktrees_directory` to a directory outside it",
+                )
+        if "\n" in os.fspath(root):
+            raise Usage(f"git cannot name a worktree with a newline in its path, as in `{root}`", hint="wt config")
+        return root
+    beside = main.with_name(main.name + ".worktrees")
+    writable = os.access(beside if beside.is_dir() else beside.parent, os.W_OK)
+    if writable and not _is_temporary(beside) and not _is_nested(main):
+        return beside
+    home = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
+    return Path(os.path.realpath(home)) / "wt" / name
+
+
+def _is_temporary(path: Path) -> bool:
+    roots = {"/tmp", "/var/tmp", tempfile.gettempdir()}  # noqa: S108 - named to be avoided
+    return any(path.is_relative_to(os.path.realpath(root)) for root in roots)
+
+
+def _is_nested(main: Path) -> bool:
+    """Whether another repository is around this one, as around a submodule; its `git status` would list our root."""
+    return any(os.path.lexists(parent / ".git") for parent in main.parents)
+
+
+# ------------------------------------------------------------------------------------------------------------- marker
+def mark(place: Place) -> None:
+    """Makes the root and the marker that leads back from it; no change when they are there."""
+    home = main_work_tree(place.repo) or place.repo.work_tree or place.repo.common_dir
+    lead = {"commonDir": os.fspath(place.repo.common_dir), "workTree": os.fspath(home)}
+    content = json.dumps(lead).encode() + b"\n"
+    with contextlib.suppress(FileNotFoundError):
+        if (place.root / MARKER).read_bytes() == content:
+            return
+    place.root.mkdir(parents=True, exist_ok=True)
+    write_bytes(place.root / MARKER, content)
+
+
+def unmark(place: Place, root: Path) -> None:
+    """Takes an empty root away again, marker and trash included; a root with anything else in it stays."""
+    try:
+        names = set(os.listdir(root))
+        torn = {name for name in names if name.startswith(f".{MARKER}.")}  # somebody was killed writing the marker
+        if not names - torn <= {MARKER, TRASH}:
+            return
+        for name in torn:
+            (root / name).unlink(missing_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            os.rmdir(root / TRASH)
+        (root / MARKER).unlink(missing_ok=True)
+        try:
+            os.rmdir(root)
+        except OSError:
+            # Somebody opened a workspace meanwhile, and may have seen the marker just before it went.
+            mark(place)
+    except OSError:
+        return  # a litter of one file harms nobody
 
 
 def discover_boss(start: Path) -> tuple[Repo, JobId | None]:
-    """The boss's repository around a directory, and the job when the directory lies in its workspace."""
-    raise NotImplementedError
+    """The boss's repository around a directory, and the job when the directory lies in its workspace.
+
+    Costs one git process. Raises: Refused `not-a-repository`, `unsupported-repository`.
+    """
+    here = Path(os.path.realpath(start))
+    for directory in reversed((here, *here.parents)):
+        marker = directory / MARKER
+        if not _is_own_file(marker):
+            continue
+        below = here.relative_to(directory).parts[:1]
+        if not below or below[0] == TRASH:
+            return _led_to(marker), None
+        if JOB.fullmatch(below[0]):
+            return _led_to(marker), JobId(below[0])
+    return discover(start), None
 
 
+def _is_own_file(path: Path) -> bool:
+    try:
+        return os.lstat(path).st_uid == os.geteuid() and path.is_file() and not path.is_symlink()
+    except OSError:
+        return False
+
+
+def _led_to(marker: Path) -> Repo:
+    try:
+        lead = json.loads(marker.read_bytes())
+        work_tree, common_dir = Path(lead["workTree"]), Path(lead["commonDir"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise StateBroken(f"the marker `{marker}` is damaged", hint="cd to the repository and run: wt list") from error
+    try:
+        repo = discover(work_tree)
+    except Refused as error:
+        raise Refused(
+            f"the repository of these workspaces, `{work_tree}`, cannot be used: {error.message}",
+            code=error.code,
+            hint="cd to the repository, wherever it is now, and run: wt list",
+        ) from error
+    if repo.common_dir != common_dir:
+        raise Refused(
+            f"`{work_tree}` is not the repository these workspaces belong to any more",
+            code="not-a-repository",
+            hint="cd to the repository and run: wt list",
+        )
+    return repo
+
+
+# ---------------------------------------------------------------------------------------------------------------- pin
 def pin(place: Place, ref: str, commit: Oid) -> None:
-    """Holds a commit by a ref of the user's repository, durably; no change when it is held already. Raises: Refused."""
-    raise NotImplementedError
+    """Holds a commit by a ref of the user's repository, so that no gc can take it; no change when it is held already.
+
+    Durable: the commit, all it leads to and the ref survive a power cut. No reflog is made.
+    Raises: Refused `branch-moved` when the ref holds another commit.
+    """
+    words = ("update-ref", "--no-deref", ref, commit, "0" * len(commit))
+    done = place.repo.git(*words, expect=None, durable=True)
+    if done.status != 0:
+        held = place.repo.ref(ref)
+        if held is None:
+            raise GitFailed(done.command, done.status, done.stderr)
+        if held != commit:
+            raise Refused(
+                f"`{ref}` already holds {held[:10]}, not {commit[:10]}",
+                code="branch-moved",
+                hint=f"git log -1 {ref}",
+                details={"ref": ref, "expected": commit, "found": held},
+            )
+    sync_filesystem(place.repo.common_dir)
+
+
+# ----------------------------------------------------------------------------------------------------------- the disk
+@contextlib.contextmanager
+def disk(doing: str) -> Iterator[None]:
+    """Turns a failure of the disk into one line that names the file."""
+    try:
+        yield
+    except OSError as error:
+        named = f" (`{os.fsdecode(error.filename)}`)" if error.filename else ""
+        raise StateBroken(
+            f"cannot {doing}: {(error.strerror or str(error)).lower()}{named}",
+            hint="see to the disk (space, permissions, read-only mounts) and run the command again",
+            details={"errno": error.errno},
+        ) from error

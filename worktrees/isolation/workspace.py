@@ -1,14 +1,31 @@
-"""Opens and closes workspaces."""
+"""Opens and closes workspaces, and deals with what the dead left half-done.
+
+Opening: claim the job, check that nothing stands there, write the intent, make the directory, make git's entry for it
+(whole, by rename), check the files out, write the record, drop the intent. Whatever fails, everything made is taken
+away again, and when the process dies, `recover` of the next command does that.
+
+Closing: claim, check that the directory is the one that was opened, write the intent, rename the directory into the
+trash, then the entry, drop the record and the intent. Only what may fail for good reason, the first rename, can fail,
+and then nothing has changed.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+import contextlib
+import errno
+import os
+import stat
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal, Protocol
 
-from worktrees.isolation.place import Place
-from worktrees.model import Baseline, Finding, JobId, Oid, RepoPath
+from worktrees.errors import Busy, Refused
+from worktrees.isolation import entry, journal
+from worktrees.isolation.journal import Claim, Intent, Record
+from worktrees.isolation.place import Place, disk, mark, unmark
+from worktrees.isolation.trash import discard, sweep
+from worktrees.model import Baseline, Finding, JobId, RepoPath
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +48,11 @@ class Isolation(Protocol):
     ) -> Workspace:
         """Makes a workspace that holds the baseline, whole or not at all.
 
-        `index`: where to leave a copy of the fresh index (tree of `baseline.start` with the stat data of every file, taken before
-        any worker ran), so that the capture only reads what changed.
+        `sparse` are directories outside of which nothing is checked out but the files on the way to them. `index`:
+        where to leave a copy of the fresh index (tree of `baseline.start`, with the stat data of every file from
+        before any worker ran), so that the capture reads only what changed.
+
+        Raises: Refused, NotFound, StateBroken for the disk, GitFailed.
         """
 
     def enter(self, workspace: Workspace) -> list[str]:
@@ -42,11 +62,14 @@ class Isolation(Protocol):
         """Paths that can have changed; None means everything."""
 
     def close(self, place: Place, workspace: Workspace) -> None:
-        """Takes the workspace away; the caller has captured before."""
+        """Takes the workspace away; the caller has captured before, and nobody is at work in it. Again does no harm.
+
+        Raises: Refused `not-ours`, nothing changed; StateBroken for the disk.
+        """
 
 
 class WorktreeIsolation:
-    """A detached, locked linked worktree of git's."""
+    """A detached, locked linked worktree of git's, named by the job."""
 
     name: ClassVar[str] = "worktree"
     attribution: ClassVar[Literal["exact", "shared"]] = "exact"
@@ -54,42 +77,174 @@ class WorktreeIsolation:
     def open(
         self, place: Place, job: JobId, baseline: Baseline, *, sparse: Sequence[str] = (), index: Path | None = None
     ) -> Workspace:
-        """Makes a workspace that holds the baseline, whole or not at all."""
-        raise NotImplementedError
+        """Makes a workspace that holds the baseline; costs the checkout and little else."""
+        path = place.root / job
+        with disk(f"make the workspace `{path}`"):
+            directories = entry.check_sparse(place, baseline, sparse)
+            place.state.prepare()
+            with journal.claim(place, job) as held:
+                _finish(place, held)
+                if os.path.lexists(path) or os.path.lexists(place.entries / job):
+                    raise Refused(f"`{job}` has a workspace already", code="name-taken", hint=f"wt status {job}")
+                held.write(Intent(job, path, "adding"))
+                try:
+                    _make_directory(place, path)
+                    entry.register(place, job, path, baseline.commit, directories)
+                    entry.check_out(place, job, path, baseline, sparse=directories, index=index)
+                    inode = os.lstat(path).st_ino
+                    journal.write_record(place, Record(job, path, inode, baseline.commit, tuple(directories)))
+                    held.settle()
+                except BaseException:
+                    with contextlib.suppress(OSError):  # the first failure is the one to tell; `recover` tries again
+                        _finish(place, held)
+                    unmark(place, place.root)
+                    sweep(place)
+                    raise
+        return Workspace(job, path, place.entries / job)
 
     def enter(self, workspace: Workspace) -> list[str]:
         """A plain directory needs no prefix."""
         return []
 
     def candidates(self, workspace: Workspace) -> Iterable[RepoPath] | None:
-        """Not known here."""
+        """Anything may have changed in a plain directory."""
         return None
 
     def close(self, place: Place, workspace: Workspace) -> None:
-        """Takes the workspace away."""
-        raise NotImplementedError
+        """Takes the workspace away at once, whatever its size; its files are removed in the background."""
+        job, path = workspace.job_id, workspace.path
+        with disk(f"remove the workspace `{path}`"):
+            place.state.prepare()
+            with journal.claim(place, job) as held:
+                _finish(place, held)
+                _check_ours(place, job, path)
+                # A full disk must not keep us from freeing it; without an intent the record shows what is left to do.
+                with _full_disk_allowed():
+                    held.write(Intent(job, path, "removing"))
+                _take_away(place, job, path)
+                held.settle()
+            unmark(place, path.parent)
+            sweep(place)
 
 
 def workspace_of(place: Place, job: JobId) -> Workspace | None:
-    """The workspace opened for a job and not closed yet."""
-    raise NotImplementedError
+    """The workspace that was opened for a job and is not closed yet; its directory may be gone all the same."""
+    record = journal.record_of(place, job)
+    return Workspace(job, record.path, place.entries / job) if record else None
 
 
 def recover(place: Place) -> list[Finding]:
-    """Undoes or finishes what dead processes left half-made; cheap when there is nothing."""
-    raise NotImplementedError
+    """Takes away what dead processes left half-made or half-removed, and mends entries of ours that make git fail.
+
+    Costs a look at a directory and three small files per workspace. What cannot be dealt with is reported, not raised.
+    """
+    if not place.state.exists():
+        return []
+    found: list[Finding] = []
+    for job in journal.intended(place):
+        with _reported(found, job), contextlib.suppress(Busy), journal.claim(place, job) as held:
+            if held.pending:
+                done = {"adding": "half-made workspace was undone", "removing": "half-removed workspace was removed"}
+                message = f"the {done[held.pending.phase]}: the process at work on it died"
+                path = held.pending.path
+                _finish(place, held)
+                unmark(place, path.parent)
+                found.append(Finding(code="workspace-recovered", path=os.fspath(path), message=message))
+    for record in journal.records(place):
+        git_dir = place.entries / record.job
+        wrong = {name: what for name, what in entry.damage(git_dir).items() if name != "index" and what in entry.FATAL}
+        if wrong and git_dir.is_dir():
+            with _reported(found, record.job), contextlib.suppress(Busy), journal.claim(place, record.job):
+                entry.mend(place, record.job, record.path, record.commit, record.sparse, wrong)
+                found.extend(
+                    Finding(
+                        code="worktree-mended", path=os.fspath(git_dir / name), message=f"`{name}` {what}; written anew"
+                    )
+                    for name, what in wrong.items()
+                )
+    sweep(place)
+    return found
 
 
-def sweep(place: Place) -> None:
-    """Starts the background removal of what lies in the trash, if anything does."""
-    raise NotImplementedError
+# --------------------------------------------------------------------------------------------------------------- steps
+def _make_directory(place: Place, path: Path) -> None:
+    while True:
+        mark(place)
+        try:
+            path.mkdir()
+            break
+        except FileNotFoundError:
+            continue  # the last workspace was closed just now and took the empty root with it
+    mark(place)
 
 
-def commits_only_here(place: Place, workspace: Workspace) -> list[Oid]:
-    """Commits that only the workspace's own HEAD, reflog or refs lead to: they die with it unless somebody keeps them."""
-    raise NotImplementedError
+def _finish(place: Place, held: Claim) -> None:
+    """Takes away what is pending: undoes a half-made workspace, ends a half-removed one."""
+    if held.pending is not None:
+        _take_away(place, held.pending.job, held.pending.path)
+        held.settle()
 
 
-def doctor_findings(place: Place, *, fix: bool = False, running: Collection[JobId] = ()) -> list[Finding]:
-    """What is wrong with worktree entries and workspaces; `fix` mends ours, those of others are only named."""
-    raise NotImplementedError
+def _take_away(place: Place, job: JobId, path: Path) -> None:
+    record = journal.record_of(place, job)
+    if record is None or _is_ours(place, record, path):
+        discard(place, path)
+    discard(place, entry.aside(place, job))
+    discard(place, place.entries / job)
+    with contextlib.suppress(OSError):
+        place.entries.rmdir()  # git, too, leaves no empty one
+    journal.forget(place, job)
+
+
+def _is_ours(place: Place, record: Record, path: Path) -> bool:
+    """Whether the directory is the one that was opened: by its inode, or by git's pointers in both directions."""
+    try:
+        found = os.lstat(path)
+    except FileNotFoundError:
+        return False
+    if not stat.S_ISDIR(found.st_mode):
+        return False
+    if found.st_ino == record.inode:
+        return True
+    git_dir = place.entries / record.job
+    pointer = entry.read_small(path / ".git")
+    return pointer == b"gitdir: " + os.fsencode(git_dir) + b"\n" and entry.points_at(git_dir) == path
+
+
+def _check_ours(place: Place, job: JobId, path: Path) -> None:
+    record = journal.record_of(place, job)
+    git_dir = place.entries / job
+    if not os.path.lexists(path):
+        elsewhere = entry.points_at(git_dir)
+        if elsewhere is not None and elsewhere != path and (elsewhere / ".git").is_file():
+            raise Refused(
+                f"the workspace of `{job}` was moved to `{elsewhere}`",
+                code="not-ours",
+                hint=f"git worktree move -f -f {elsewhere} {path}",
+            )
+    elif record is None:
+        if entry.points_at(git_dir) != path:
+            raise Refused(f"`{path}` is no workspace of ours", code="not-ours", hint="wt doctor")
+    elif not _is_ours(place, record, path):
+        raise Refused(
+            f"something else stands where the workspace of `{job}` was, at `{path}`", code="not-ours", hint="wt doctor"
+        )
+
+
+@contextlib.contextmanager
+def _full_disk_allowed() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
+            raise
+
+
+@contextlib.contextmanager
+def _reported(found: list[Finding], job: JobId) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        found.append(
+            Finding(code="recovery-failed", message=f"what is left of the workspace of `{job}` stays: {error}")
+        )
