@@ -8,10 +8,10 @@ Environment. The boss's variables pass, except:
 - every `GIT_*`: they could redirect the worker's git to the boss's index or repository
 - every `WT_*`: settings and identity of the boss
 - agent sockets: `SSH_AUTH_SOCK` and the like
-- whatever looks like a credential by its name (`*_TOKEN`, `*_SECRET`, `*_PASSWORD`, `*_API_KEY`, cloud keys, ...)
+- whatever looks like a credential by its name (`*_TOKEN`, `*_SECRET`, `*_PASSWORD`, `*_API_KEY`, ...)
 
-Keys of model providers (`MODEL_PROVIDERS`) pass, since agent programs live by them. The setting `pass_environment` names
-more that pass (`FOO`, `AWS_*`); what the call itself sets (`--env`) always passes. `WT_JOB`, `WT_WORKFLOW`,
+Keys of model providers (`MODEL_PROVIDERS`) pass, since agent programs live by them. The setting `pass_environment`
+names more that pass (`FOO`, `AWS_*`); what the call itself sets (`--env`) always passes. `WT_JOB`, `WT_WORKFLOW`,
 `WT_WORKSPACE`, the private `TMPDIR` and the guard are ours and cannot be set from outside.
 
 Hooks. Copies of the guard's hooks lie in the state directory; git finds them through configuration in the environment
@@ -92,7 +92,9 @@ def install_hooks(state_root: Path) -> Path:
     """Puts the guard's hooks and configuration into the state directory, or back if they were changed; their place."""
     target = state_root / "hooks" / HOOKS_VERSION
     target.mkdir(parents=True, exist_ok=True, mode=0o700)
-    wanted = {path.name: (path.read_bytes(), 0o700) for path in _source().iterdir() if not path.name.startswith((".", "_"))}
+    wanted = {
+        path.name: (path.read_bytes(), 0o700) for path in _source().iterdir() if not path.name.startswith((".", "_"))
+    }
     wanted["guard.cfg"] = (_configuration(target), 0o600)
     for name, (content, mode) in wanted.items():
         path = target / name

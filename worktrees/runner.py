@@ -1,7 +1,7 @@
 """Starts workers so that they outlive their caller, and says how they are.
 
-`Runner` is the seam; `LocalRunner` starts one supervisor per job on this machine. It knows a job's directory, not what a
-job means. Liveness is the lock `alive` of that directory: taken before the supervisor exists, inherited by it, dropped
+`Runner` is the seam; `LocalRunner` starts one supervisor per job on this machine. It knows a job's directory, not
+what a job means. Liveness is the lock `alive` of that directory: taken before the supervisor exists, inherited by it, dropped
 by the kernel whatever kills it. Pid, start ticks and boot id are only used to signal.
 """
 
@@ -13,7 +13,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
@@ -215,7 +215,7 @@ def _supervisor(mode: str, job_dir: Path, *descriptors: int) -> list[str]:
 
 
 @contextlib.contextmanager
-def _log(job_dir: Path):  # type: ignore[no-untyped-def]
+def _log(job_dir: Path) -> Iterator[int]:
     fd = os.open(job_dir / "supervisor.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
     try:
         yield fd

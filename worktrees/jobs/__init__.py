@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     from worktrees.jobs.admission import admit, submit
     from worktrees.jobs.cancellation import cancel
     from worktrees.jobs.leases import extend_lease
-    from worktrees.jobs.reconciliation import reconcile
+    from worktrees.jobs.reconciliation import reconcile, stale
     from worktrees.jobs.records import load, load_all, resolve, rows, update
     from worktrees.jobs.settlement import settle
     from worktrees.jobs.streams import Page, events, follow_events, follow_log, log
     from worktrees.jobs.waiting import Waited, wait
-    from worktrees.jobs.workflows import (
+    from worktrees.jobs.workflow import (
         close_workflow,
         current_workflow,
         load_workflow,
@@ -39,12 +39,12 @@ _PLACES = {
     "admission": ("admit", "submit"),
     "cancellation": ("cancel",),
     "leases": ("extend_lease",),
-    "reconciliation": ("reconcile",),
+    "reconciliation": ("reconcile", "stale"),
     "records": ("load", "load_all", "resolve", "rows", "update"),
     "settlement": ("settle",),
     "streams": ("Page", "events", "follow_events", "follow_log", "log"),
     "waiting": ("Waited", "wait"),
-    "workflows": (
+    "workflow": (
         "close_workflow",
         "current_workflow",
         "load_workflow",
@@ -74,6 +74,7 @@ __all__ = [
     "resolve",
     "rows",
     "settle",
+    "stale",
     "submit",
     "update",
     "update_workflow",

@@ -1,19 +1,45 @@
-"""Submitting jobs and starting as many as may run.
+"""Submitting jobs, and starting as many as may run.
 
-(skeleton: signatures only)
+A job is queued first, always. `admit` takes queued jobs in order of submission while a slot of their kind is free:
+under the workflow lock it takes the job's `alive` lock and marks it `starting`; outside that lock the workspace is
+made and the supervisor started, which inherits `alive`. So there is no moment at which a starting job looks dead, and when its
+starter dies the lock is free and `reconcile` puts the job back into the queue.
+
+A slot is held from `starting` until the exit record is there. Anybody may admit: the spawning command, the settling
+stage of a job that ended, any command that reconciles.
+
+Before the worker's program runs, in this order: workspace, setup, index and fingerprint of what capturing will trust,
+private TMPDIR, hooks, lease, launch record.
 """
 
 from __future__ import annotations
 
+import contextlib
+import os
+import re
+import shutil
+import sys
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from worktrees import config
+from worktrees.errors import Refused, StateBroken, Usage, WorktreesError
+from worktrees.jobs import leases, records, settlement
+from worktrees.jobs.workflow import load_workflow, rewrite
+from worktrees.store import AliveLock, new_id, now, seconds_of, timestamp, write_bytes, write_json
 
 if TYPE_CHECKING:
     from worktrees.config import Settings
-    from worktrees.isolation import Place
+    from worktrees.isolation import Isolation, Place, Workspace
     from worktrees.model import Baseline, Job, JobSpec, Workflow
 
+# Names are typed in shells and stand in commit messages and tables.
+_NAME = re.compile(r"[^\s\x00-\x1f\x7f`'\"\\-][^\s\x00-\x1f\x7f`'\"\\]{0,99}")
 
+
+# ---------------------------------------------------------------------------------------------------- submit
 def submit(
     place: Place,
     workflow: Workflow,
@@ -25,11 +51,328 @@ def submit(
 ) -> Job:
     """Records a job: `queued` with a command, `open` (workspace made before it returns) without one. Starts nothing.
 
-    `baseline` is the workflow's own unless the job has another base. Raises: Refused `name-taken`.
+    `baseline` is the workflow's own unless the job has another base; `env` is the boss's environment, of which the
+    worker gets what `guard` lets pass. Raises: Usage; Refused `name-taken`, `workflow-closed`; for an open job whatever
+    making its workspace raises, and then there is no job.
     """
-    raise NotImplementedError
+    from worktrees.model import Job, JobId
+
+    _check(spec)
+    config.plugin("isolation", spec.isolation)
+    job_id = JobId(new_id("j"))
+    name = workflow.workflow_id
+    directory = place.state.job_dir(name, job_id)
+    start = baseline or workflow.baseline
+    job = Job(
+        job_id=job_id,
+        name=spec.name,
+        workflow_id=name,
+        task=spec.task,
+        agent=spec.agent,
+        command=spec.command,
+        access=spec.access,
+        isolation=spec.isolation,
+        baseline=start,
+        ttl_seconds=spec.ttl_seconds or settings.ttl_seconds,
+        idle_seconds=spec.idle_seconds or settings.idle_seconds,
+        timeout_seconds=spec.timeout_seconds or settings.timeout_seconds,
+        created_at=now(),
+    )
+    alive = None
+    try:
+        _hold_start(place, job, workflow)
+        directory.mkdir(parents=True, mode=0o700)
+        _write_spec(place, directory, spec, settings, env)
+        with place.state.lock(
+            f"workflow-{name}", purpose=f"submit {job_id}", timeout_seconds=settings.lock_timeout_seconds
+        ):
+            job = _in_line(place, job, settings)
+            if spec.command is None:
+                alive = AliveLock(directory / "alive").take()
+                job = records.changed(job, state="starting")
+            records.write(directory, job)
+        if spec.command is None:
+            job = _open(place, job, directory)
+    except BaseException:
+        _forget(place, job, directory)
+        raise
+    finally:
+        if alive is not None:
+            os.close(alive)
+    return records.load(place.state, job_id)
 
 
+def _check(spec: JobSpec) -> None:
+    if spec.name is not None and (not _NAME.fullmatch(spec.name) or spec.name.startswith("j-")):
+        raise Usage(
+            f"`{spec.name}` is no name for a job",
+            hint="100 characters at most, no blanks or quotes, not starting with `-` or `j-`",
+        )
+    if spec.command is not None and (not spec.command or not spec.command[0]):
+        raise Usage("the command is empty", hint="wt spawn -- COMMAND …")
+    if spec.command is None and spec.agent is not None:
+        raise Usage(f"no command is known for the agent `{spec.agent}`", hint="wt spawn -- COMMAND …")
+    for word in [*(spec.command or []), *spec.environment, *spec.environment.values()]:
+        if "\0" in word:
+            raise Usage(f"`{word.split(chr(0))[0]}…` holds a NUL byte", hint="take it out")
+    for variable in spec.environment:
+        if not variable or "=" in variable:
+            raise Usage(f"`{variable}` is no name for a variable", hint="--env NAME=VALUE")
+    if spec.stdin is not None and not os.path.isfile(spec.stdin):
+        raise Usage(f"no file `{spec.stdin}` to feed the worker from", hint="name a file that exists")
+    for label, seconds in (
+        ("a lease", spec.ttl_seconds),
+        ("a time-out", spec.timeout_seconds),
+        ("an idle limit", spec.idle_seconds),
+    ):
+        leases.check_positive(label, seconds)
+
+
+def _hold_start(place: Place, job: Job, workflow: Workflow) -> None:
+    """Keeps the commits a job starts from, where the workflow's own baseline does not."""
+    from worktrees.isolation import pin
+
+    base = workflow.baseline.commit
+    if job.baseline.commit != base and not place.repo.is_ancestor(job.baseline.commit, base):
+        pin(place, f"refs/wt/{workflow.workflow_id}/{job.job_id}", job.baseline.commit)
+    if job.baseline.snapshot is not None:
+        place.store.set_ref(
+            f"refs/wt/{workflow.workflow_id}/{job.job_id}-baseline", job.baseline.snapshot, durable=True
+        )
+
+
+def _write_spec(place: Place, directory: Path, spec: JobSpec, settings: Settings, env: Mapping[str, str]) -> None:
+    """What is needed when a slot frees, in whatever process that will be."""
+    from worktrees import guard
+
+    if spec.stdin is not None:
+        shutil.copyfile(spec.stdin, directory / "stdin")
+    repo = place.repo
+    record = {
+        "sparse": spec.sparse,
+        "stdin": os.fspath(directory / "stdin") if spec.stdin is not None else None,
+        "environment": guard.base_environment(env, spec.environment, settings.pass_environment),
+        "settings": asdict(settings),
+        "place": {
+            "commonDir": os.fspath(repo.common_dir),
+            "gitDir": os.fspath(repo.git_dir),
+            "workTree": os.fspath(repo.work_tree) if repo.work_tree is not None else None,
+            "objectFormat": repo.object_format,
+            "bare": repo.bare,
+            "root": os.fspath(place.root),
+        },
+    }
+    import json
+
+    # ASCII, because values that are not UTF-8 hold surrogates.
+    write_bytes(directory / "spec.json", json.dumps(record).encode("ascii"))
+
+
+def _in_line(place: Place, job: Job, settings: Settings) -> Job:
+    """Gives a job its place in its workflow: a name nobody has, a time after everybody's. Under the workflow lock."""
+    workflow = load_workflow(place.state, job.workflow_id)
+    if workflow.closed_at is not None:
+        raise Refused(
+            f"the workflow `{job.workflow_id}` is closed",
+            code="workflow-closed",
+            hint="wt spawn again: it opens a new one",
+        )
+    others = [record for record, _ in records.stored(place.state, job.workflow_id)]
+    taken = next(
+        (record for record in others if job.name and record["name"] == job.name and not record["droppedBy"]), None
+    )
+    if taken is not None:
+        raise Refused(
+            f"the name `{job.name}` is taken by {taken['jobId']}",
+            code="name-taken",
+            hint="pick another name, or: wt drop " + str(job.name),
+        )
+    latest = max((record["createdAt"] for record in others), default="")
+    if job.created_at <= latest:  # the same millisecond, or a clock set back
+        job = records.changed(job, created_at=timestamp(seconds_of(latest) + 0.0015))
+    if (workflow.k_read, workflow.k_write) != (settings.k_read, settings.k_write):
+        rewrite(place.state, workflow, k_read=settings.k_read, k_write=settings.k_write)
+    return job
+
+
+def _open(place: Place, job: Job, directory: Path) -> Job:
+    spec = settlement.read_spec(directory)
+    workspace, _ = _make_workspace(place, job, directory, spec)
+    leases.grant(directory, job.ttl_seconds)
+    with place.state.lock(f"workflow-{job.workflow_id}", purpose=f"open {job.job_id}"):
+        opened = records.changed(job, state="open", workspace=os.fspath(workspace.path), started_at=now())
+        records.write(directory, opened)
+    return opened
+
+
+def _forget(place: Place, job: Job, directory: Path) -> None:
+    """Takes back a job that never came to be."""
+    with contextlib.suppress(WorktreesError, OSError):
+        _remove_workspace(place, job)
+    with contextlib.suppress(OSError):  # first the record: without it there is no job
+        os.unlink(directory / "job.json")
+    shutil.rmtree(directory, ignore_errors=True)
+    with contextlib.suppress(WorktreesError, OSError):
+        place.repo.delete_ref(f"refs/wt/{job.workflow_id}/{job.job_id}")
+
+
+# ---------------------------------------------------------------------------------------------------- admit
 def admit(place: Place, workflow: Workflow) -> list[Job]:
-    """Starts queued jobs while slots are free; returns what was started or failed to."""
-    raise NotImplementedError
+    """Starts queued jobs while slots are free; returns what was started or failed to start."""
+    started: list[Job] = []
+    while picked := _pick(place, workflow):
+        failed = False
+        try:
+            while picked:
+                job, alive = picked.pop(0)
+                started.append(_launch(place, job, alive))
+                failed |= started[-1].state == "done"
+        finally:
+            for _, alive in picked:  # we were interrupted; `reconcile` queues them again
+                os.close(alive)
+        if not failed:
+            break
+    return started
+
+
+def _pick(place: Place, workflow: Workflow) -> list[tuple[Job, int]]:
+    """Marks as many queued jobs as have a slot; each with its `alive` lock, held."""
+    state = place.state
+    name = workflow.workflow_id
+    if not any(record["state"] == "queued" for record, _ in records.stored(state, name)):
+        return []
+    picked = []
+    with state.lock(f"workflow-{name}", purpose="admit queued jobs"):
+        limits = load_workflow(state, name)
+        mine = sorted(records.stored(state, name), key=lambda pair: (pair[0]["createdAt"], pair[0]["jobId"]))
+        free = {"read": limits.k_read or len(mine), "write": limits.k_write or len(mine)}
+        for record, directory in mine:
+            if record["state"] == "starting" and not os.path.exists(f"{directory}/exit.json"):
+                free[records.slot(record)] -= 1
+        for record, directory in mine:
+            kind = records.slot(record)
+            if record["state"] != "queued" or free[kind] <= 0:
+                continue
+            alive = AliveLock(Path(directory) / "alive").take()
+            if alive is None:
+                continue
+            job = records.changed(records.decided(Path(directory)), state="starting")
+            records.write(Path(directory), job)
+            picked.append((job, alive))
+            free[kind] -= 1
+    return picked
+
+
+def _launch(place: Place, job: Job, alive: int) -> Job:
+    """Makes the workspace and starts the supervisor; what goes wrong becomes the job's result."""
+    from worktrees.runner import LocalRunner
+
+    directory = place.state.job_dir(job.workflow_id, job.job_id)
+    ours = True
+    try:
+        launch = _prepare(place, job, directory)
+        ours = False  # from here on the lock is the runner's, whatever happens
+        LocalRunner().start(directory, launch, alive=alive)
+    except (WorktreesError, OSError) as error:
+        if ours:
+            settlement.refuse(place, directory, _said(error))
+            with contextlib.suppress(WorktreesError, OSError):
+                _remove_workspace(place, job)
+        elif isinstance(error, StateBroken):
+            settlement.settle(place, job.job_id, admit_next=False)
+        else:
+            raise
+    finally:
+        if ours:
+            os.close(alive)
+    return records.load(place.state, job.job_id)
+
+
+def _said(error: Exception) -> str:
+    return error.message if isinstance(error, WorktreesError) else f"{type(error).__name__}: {error}"
+
+
+def _prepare(place: Place, job: Job, directory: Path) -> Any:
+    from worktrees import guard, setup
+    from worktrees.runner import Launch
+
+    spec = settlement.read_spec(directory)
+    workspace, isolation = _make_workspace(place, job, directory, spec)
+    with place.state.lock(f"workflow-{job.workflow_id}", purpose=f"start {job.job_id}"):
+        records.write(directory, records.changed(records.decided(directory), workspace=os.fspath(workspace.path)))
+    temporary = settlement.temporary_directory(place, job)
+    temporary.mkdir(parents=True, exist_ok=True, mode=0o700)
+    env = guard.arm(
+        spec.environment,
+        job=job.job_id,
+        workflow=job.workflow_id,
+        workspace=workspace.path,
+        temporary=temporary,
+        common_dir=place.repo.common_dir,
+        hooks=guard.install_hooks(place.state.root),
+    )
+    leases.grant(directory, job.ttl_seconds)
+    commands, _ = setup.commands_to_run(place.repo, spec.settings)
+    argv = setup.with_setup(job.command or [], commands)
+    return Launch(
+        argv=[*isolation.enter(workspace), *argv],
+        env=env,
+        cwd=os.fspath(workspace.path),
+        stdin=spec.stdin,
+        grace_seconds=spec.settings.grace_seconds,
+        idle_seconds=job.idle_seconds,
+        timeout_seconds=job.timeout_seconds,
+        settle=[sys.executable, "-P", "-m", "worktrees.jobs.settlement", os.fspath(directory)],
+    )
+
+
+def _make_workspace(place: Place, job: Job, directory: Path, spec: settlement.Spec) -> tuple[Workspace, Isolation]:
+    """A workspace ready for its worker, and on record what its capture will trust. Whole or not at all."""
+    from worktrees import changes, setup
+
+    isolation: Isolation = config.plugin("isolation", job.isolation)()
+    seed = directory / "index.seed"
+    workspace = isolation.open(place, job.job_id, job.baseline, sparse=spec.sparse, index=seed)
+    try:
+        setup.provide(place.repo, workspace.path, job.baseline.commit, spec.settings)
+        changes.prime(
+            place.store,
+            place.repo,
+            workspace.path,
+            job.baseline,
+            directory / "index",
+            seed=seed if seed.exists() else None,
+        )
+        write_json(directory / "fingerprint.json", changes.fingerprint(place.repo, workspace.path, workspace.git_dir))
+    except BaseException:
+        isolation.close(place, workspace)
+        raise
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            seed.unlink()
+    return workspace, isolation
+
+
+def _remove_workspace(place: Place, job: Job) -> None:
+    """Takes away a workspace in which no worker ever ran."""
+    from worktrees.isolation import workspace_of
+
+    workspace = workspace_of(place, job.job_id)
+    if workspace is not None:
+        isolation: Isolation = config.plugin("isolation", job.isolation)()
+        isolation.close(place, workspace)
+
+
+def requeue(place: Place, directory: Path) -> Job | None:
+    """Puts a job back whose starter died before there was anything to run; the caller holds `alive`."""
+    from worktrees.isolation import recover
+
+    stored = records.as_stored(directory)
+    if stored is None:
+        return None
+    recover(place)
+    _remove_workspace(place, stored)
+    with place.state.lock(f"workflow-{stored.workflow_id}", purpose=f"queue {stored.job_id} again"):
+        again = records.changed(stored, state="queued", workspace=None)
+        records.write(directory, again)
+    return again

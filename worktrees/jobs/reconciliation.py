@@ -1,21 +1,138 @@
-"""Settles jobs whose supervisor is gone.
+"""Settles jobs whose supervisor is gone, and whatever else only the next command can do.
 
-(skeleton: signatures only)
+A job's `alive` lock is held from before it is `starting` until it is `done`. Where a `starting` job's lock is free,
+whoever was at it died:
+
+- before anything could run: back into the queue
+- a supervisor (SIGKILL, out of memory, reboot): what it left is killed, the job is `lost`, its work captured
+- the settling stage: the exit record is exact, settling goes on
+
+Open jobs whose lease ran out end here too, and queued ones start when a slot is free. Whoever takes the lock does it,
+the others go on.
+
+A worker never reconciles, and nobody does it for a supervisor of another pid namespace: its processes cannot be seen
+from here. `cancel` and `settle` of that very job still work.
 """
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+from worktrees.errors import WorktreesError
+from worktrees.jobs import admission, leases, records, settlement
+from worktrees.jobs.workflow import load_workflow
+from worktrees.store import AliveLock, read_json
 
 if TYPE_CHECKING:
     from worktrees.isolation import Place
-    from worktrees.model import Job
+    from worktrees.jobs.records import Row
+    from worktrees.model import Job, WorkflowName
+    from worktrees.store import State
+
+
+def stale(state: State, rows: list[Row]) -> bool:
+    """Whether `reconcile` would have something to do about these rows; for doors that live on `rows`.
+
+    Cost: two system calls for each job that is not done.
+    """
+    if os.environ.get("WT_JOB"):
+        return False
+    for row in rows:
+        directory = os.path.join(state.workflows, row["workflowId"], "jobs", row["jobId"])
+        if row["state"] in ("starting", "running", "settling") and is_abandoned(directory):
+            return True
+        if row["state"] == "open" and leases.is_over(directory):
+            return True
+        if row["state"] == "queued" and "slots taken" not in (row["waiting"] or ""):
+            return True
+    return False
 
 
 def reconcile(place: Place) -> list[Job]:
     """Settles what a crash, a reboot or an expired lease left, and starts what may run; returns what it changed.
 
     Cheap when there is nothing to do. Never raises for one job: what could not be settled stays `settling` with its
-    reason.
+    reason, and is in the answer.
     """
-    raise NotImplementedError
+    state = place.state
+    if os.environ.get("WT_JOB") or not state.exists():
+        return []
+    touched: list[Job] = []
+    for name in state.workflow_names():
+        if records.is_closed(state, name):
+            continue
+        queued = False
+        for record, directory in records.stored(state, name):
+            queued |= record["state"] == "queued"
+            if record["state"] == "open" and leases.is_over(directory):
+                touched += _settle(place, Path(directory), expired=True)
+            elif record["state"] == "starting" and is_abandoned(directory):
+                touched += _settle(place, Path(directory), expired=False)
+        if queued or touched:
+            touched += _admit(place, name)
+    return touched
+
+
+def is_abandoned(directory: str) -> bool:
+    """Whether a `starting` job has nobody any more who is at it, and we may take over."""
+    if AliveLock(f"{directory}/alive").is_held():
+        return False
+    supervisor = records.witness(directory, "supervisor.json")
+    return supervisor is None or supervisor.get("pidNamespace") in (None, _pid_namespace()) or _rebooted(supervisor)
+
+
+def _rebooted(supervisor: Row) -> bool:
+    from worktrees.store import boot_id
+
+    return bool(supervisor.get("bootId") != boot_id())
+
+
+def _pid_namespace() -> str:
+    try:
+        return os.readlink("/proc/self/ns/pid")
+    except OSError:
+        return "unknown"
+
+
+def _settle(place: Place, directory: Path, *, expired: bool) -> list[Job]:
+    """One job, if nobody else is at it; [] when there was nothing left to do."""
+    lock = AliveLock(directory / "alive").take()
+    if lock is None:
+        return []
+    try:
+        # Only now it cannot change under us.
+        record = read_json(directory / "job.json")
+        if record is None or record["state"] == "done" or (record["state"] == "open" and not expired):
+            return []
+        if record["state"] == "starting" and not os.path.exists(directory / "launch.json") and not _ran(directory):
+            if record["command"] is None:
+                reason = "the command that was opening it was killed"
+                with place.state.lock(f"workflow-{record['workflowId']}", purpose=f"end {directory.name}"):
+                    return [settlement.refuse(place, directory, reason)]
+            again = admission.requeue(place, directory)
+            return [again] if again is not None else []
+        return [settlement.settle_held(place, directory, lock, ending="expired")]
+    except (WorktreesError, OSError) as error:
+        job = records.load(place.state, directory.name)  # type: ignore[arg-type]
+        return [job.model_copy(update={"reason": job.reason or str(error)})]
+    finally:
+        os.close(lock)
+
+
+def _ran(directory: Path) -> bool:
+    return any(os.path.exists(directory / name) for name in ("supervisor.json", "worker.json", "exit.json"))
+
+
+def _admit(place: Place, name: str) -> list[Job]:
+    try:
+        return admission.admit(place, load_workflow(place.state, _workflow(name)))
+    except (WorktreesError, OSError):
+        return []  # whoever looks next tries again
+
+
+def _workflow(name: str) -> WorkflowName:
+    from worktrees.model import WorkflowName
+
+    return WorkflowName(name)

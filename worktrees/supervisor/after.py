@@ -1,7 +1,7 @@
-"""`finish`: what is to be done when a supervisor died before it was through. The caller holds `alive` and lets us have it.
+"""`finish`: what is to be done when a supervisor died before it was through.
 
-Kills what is left of the worker's tree, writes `exit.json` as `lost` if there is none, completes the events. Everything
-is idempotent, so dying here too is harmless.
+The caller holds `alive` and lets us have it. Kills what is left of the worker's tree, writes `exit.json` as `lost` if
+there is none, completes the events. Everything is idempotent, so dying here too is harmless.
 
 Of processes only those are touched that are seen by the same pids as the supervisor saw: in another pid namespace the
 recorded numbers mean nothing.
@@ -20,7 +20,7 @@ _KILL_SECONDS = 10.0
 
 def finish(job_dir: str, alive: int) -> None:
     """Brings the records of a job to their end; raises OSError when the disk does not let us."""
-    os.set_inheritable(alive, False)  # noqa: FBT003
+    os.set_inheritable(alive, False)
     supervisor = disk.read_record(os.path.join(job_dir, "supervisor.json"))
     worker = disk.read_record(os.path.join(job_dir, "worker.json"))
     exit_path = os.path.join(job_dir, "exit.json")
@@ -48,7 +48,9 @@ def finish(job_dir: str, alive: int) -> None:
             "stderrBytes": err,
         }
         disk.Reserved(exit_path).write(record)
-    pump.finish("the job's supervisor was killed; how its worker ended is not known" if record["why"] == "lost" else None)
+    pump.finish(
+        "the job's supervisor was killed; how its worker ended is not known" if record["why"] == "lost" else None
+    )
 
 
 def _kill_survivors(job: str, worker: dict[str, int | str | None] | None) -> tuple[int, int]:

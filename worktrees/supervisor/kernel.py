@@ -1,4 +1,4 @@
-"""What the kernel does for a supervisor: adopt orphans, end workers with their parent, tell of file changes, count time.
+"""What the kernel does for a supervisor: adopt orphans, end workers with it, tell of file changes, count time.
 
 Everything here has a fallback for kernels that cannot: no adoption, no notification, a clock that stops in suspend.
 """

@@ -44,8 +44,8 @@ _RECORD_SECONDS = 30.0
 
 def run(job_dir: str, alive: int, ready: int) -> NoReturn:
     """Supervises the job of a directory; ends by becoming the settling program."""
-    os.set_inheritable(alive, False)  # noqa: FBT003 - or the worker would hold it
-    os.set_inheritable(ready, False)  # noqa: FBT003
+    os.set_inheritable(alive, False)
+    os.set_inheritable(ready, False)
     launch = disk.read_record(os.path.join(job_dir, "launch.json"))
     if launch is None:
         raise SystemExit(f"no launch record in {job_dir}")
@@ -55,7 +55,7 @@ def run(job_dir: str, alive: int, ready: int) -> NoReturn:
     Life(job_dir, launch, ready).live()
     kernel.adopt_orphans(wanted=False)
     if launch["settle"]:
-        os.set_inheritable(alive, True)  # noqa: FBT003
+        os.set_inheritable(alive, True)
         os.execv(launch["settle"][0], [*launch["settle"], str(alive)])
     os._exit(0)
 
@@ -190,9 +190,7 @@ class Life:
         while True:
             has_children = self._reap()
             now = kernel.boottime()
-            if self.status is not None and (
-                self.kill_at is None or not has_children or now >= self.kill_at
-            ):
+            if self.status is not None and (self.kill_at is None or not has_children or now >= self.kill_at):
                 return
             self._look_at_requests(now)
             grew = self._pump(now)
@@ -245,7 +243,7 @@ class Life:
         return float(deadline) if deadline is not None else None
 
     def _keep_limits(self, now: float) -> float | None:
-        """Ends what is over its time; returns in how many seconds to look again, None for whenever something happens."""
+        """Ends what is over its time; returns in how many seconds to look again, None: when something happens."""
         if self.kill_at is not None:
             if now >= self.kill_at:
                 self.killed = True
@@ -283,7 +281,7 @@ class Life:
         try:
             return self.pump.step()
         except OSError as error:
-            # A full disk, most likely filled by the worker: its output stays in the logs and is read when there is room.
+            # A full disk, most likely the worker's doing: its output stays in the logs until there is room.
             _complain(f"events are held up: {error}")
             self.wait_for_room()
             return False
@@ -365,7 +363,11 @@ class Life:
         error = None
         if self.exec_error is not None:
             stage, number = self.exec_error
-            what = {"program": self.launch["argv"][0], "directory": self.launch["cwd"], "stdin": self.launch.get("stdin")}
+            what = {
+                "program": self.launch["argv"][0],
+                "directory": self.launch["cwd"],
+                "stdin": self.launch.get("stdin"),
+            }
             error = f"cannot start `{what.get(stage, stage)}`: {os.strerror(number)}"
         try:
             self.pump.finish(error)

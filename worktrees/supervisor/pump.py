@@ -1,11 +1,11 @@
-"""Stdout and stderr of a worker into typed events, while it runs and after.
+r"""Stdout and stderr of a worker into typed events, while it runs and after.
 
 `events.jsonl` has one object a line: `type`, `content`, `timestamp` (when the pump read it) and `at`, the two log
 offsets behind the event. The last whole line therefore says where to go on, whoever goes on: a torn line is cut off
 first. One process pumps at a time, the one that holds `alive`.
 
 The generic adapter: each line of stdout is a `message`, of stderr `progress`; bytes that are not UTF-8 appear as
-`\\xNN`; a line longer than `LONGEST` comes in pieces. Nothing is dropped, and memory stays flat: a chunk is read, its
+`\xNN`; a line longer than `LONGEST` comes in pieces. Nothing is dropped, and memory stays flat: a chunk is read, its
 events are written in slices, and only then the position moves on.
 """
 

@@ -10,7 +10,8 @@ import os
 import signal
 from collections import namedtuple
 
-Process = namedtuple("Process", ("pid", "parent", "group", "session", "start"))
+# `typing.NamedTuple` would load `typing`, half as long as all the rest.
+Process = namedtuple("Process", ("pid", "parent", "group", "session", "start"))  # noqa: PYI024
 
 
 def processes() -> dict[int, Process]:
