@@ -1,8 +1,8 @@
 """Every noun of `wt`.
 
 Knows no disk, clock, git or process. `names` are ids, paths and closed sets of words and cost nothing to load; `values`
-are frozen pydantic records and are loaded when the first of them is asked for (PEP 562), because that takes a tenth of
-a second, which `wt list` must not pay.
+are frozen pydantic records, `answers` what the verbs answer; both are loaded when the first of them is asked for
+(PEP 562), because that takes a tenth of a second, which `wt list` must not pay.
 """
 
 from __future__ import annotations
@@ -30,6 +30,34 @@ from worktrees.model.names import (
 )
 
 if TYPE_CHECKING:
+    from worktrees.model.answers import (
+        Check,
+        Configuration,
+        Demonstration,
+        DemonstrationStep,
+        Diagnosis,
+        Diff,
+        EventPage,
+        Jobs,
+        Logs,
+        Merged,
+        Notice,
+        OperationLog,
+        Outcome,
+        Overlaps,
+        PairConflict,
+        Recorded,
+        Removal,
+        Removed,
+        Setting,
+        Spawned,
+        SpawnFailure,
+        Text,
+        Version,
+        Waited,
+        Workflows,
+        WorkflowSummary,
+    )
     from worktrees.model.values import (
         Audit,
         Baseline,
@@ -55,10 +83,17 @@ __all__ = [
     "Audit",
     "Baseline",
     "ChangeSet",
+    "Check",
     "CheckRun",
+    "Configuration",
     "Conflict",
+    "Demonstration",
+    "DemonstrationStep",
+    "Diagnosis",
+    "Diff",
     "DirtyPolicy",
     "Event",
+    "EventPage",
     "EventType",
     "FileChange",
     "FileStatus",
@@ -67,21 +102,40 @@ __all__ = [
     "Job",
     "JobId",
     "JobSpec",
+    "Jobs",
+    "Logs",
     "MergePlan",
+    "Merged",
+    "Notice",
     "Oid",
     "Operation",
     "OperationId",
     "OperationKind",
+    "OperationLog",
     "OperationState",
+    "Outcome",
     "Overlap",
+    "Overlaps",
+    "PairConflict",
+    "Recorded",
+    "Removal",
+    "Removed",
     "RepoPath",
     "Result",
+    "Setting",
+    "SpawnFailure",
+    "Spawned",
     "State",
     "Step",
     "StepOutcome",
+    "Text",
     "Value",
+    "Version",
+    "Waited",
     "Workflow",
     "WorkflowName",
+    "WorkflowSummary",
+    "Workflows",
     "path_base64",
     "path_bytes",
     "path_text",
@@ -89,8 +143,12 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name in __all__:
-        from worktrees.model import values
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from worktrees.model import values
 
+    if hasattr(values, name):
         return getattr(values, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from worktrees.model import answers
+
+    return getattr(answers, name)

@@ -1,0 +1,130 @@
+"""Commands that move the branch: `merge`, `rollback`, `undo`, `log`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from worktrees.cli.options import dry_run_option, jobs_argument, verb, workflow_option
+from worktrees.errors import Conflicted
+from worktrees.model import OperationLog
+from worktrees.render.text import listed
+
+if TYPE_CHECKING:
+    from worktrees.cli.session import Session
+    from worktrees.model import Merged
+
+
+@verb(
+    "merge",
+    examples="""
+    wt merge -n                       what would land, and what conflicts
+    wt merge                          everything that succeeded, all or nothing
+    wt merge audit fix -m "Parser"    these two, in this order
+    wt merge --on-conflict skip       land what merges, leave the rest
+    """,
+)
+@dry_run_option
+@click.option(
+    "-m", "--message", metavar="TEXT", help="Message of the merge commits (default: the job's name and task)."
+)
+@click.option("--strategy", metavar="NAME", default="three-way", show_default=True, help="How results become commits.")
+@click.option(
+    "--order", type=click.Choice(["given", "completion", "created"]), help="Default: as named, else by completion."
+)
+@click.option(
+    "--on-conflict",
+    type=click.Choice(["stop", "skip"]),
+    default="stop",
+    show_default=True,
+    help="Land nothing, or the rest.",
+)
+@click.option(
+    "--on-overlap", type=click.Choice(["allow", "refuse"]), default="allow", show_default=True,
+    help="About paths that two jobs changed but that merge.",
+)  # fmt: skip
+@click.option("--refuse-sensitive", is_flag=True, help="Refuse when hooks, CI or the like are touched.")
+@click.option("--no-commit", is_flag=True, help="Change files and index only; the branch stays.")
+@click.option("--into", metavar="BRANCH", help="Another branch than the one checked out here.")
+@workflow_option
+@jobs_argument()
+def merge(session: Session, jobs: tuple[str, ...], **wishes: Any) -> int:
+    """Merge finished jobs into the branch, all or nothing.
+
+    Without a JOB: every job of the workflow that succeeded and has not landed, in completion order. The merge is
+    worked out in memory; on a conflict nothing moves and the exit status is 3. Uncommitted edits stay; a merge that
+    would overwrite one is refused.
+    """
+    with session.progress("merging", None):
+        merged = session.boss().merge(*jobs, **wishes)
+    error = _conflict(merged)
+    if session.json:
+        return session.answer(merged, error=error)
+    from worktrees.render.answers import merged_text
+
+    return session.answer(merged, merged_text(merged, session.out), error=error)
+
+
+def _conflict(merged: Merged) -> Conflicted | None:
+    """The error of a merge that left out a job it was asked for."""
+    steps = [step for step in merged.steps if step.outcome in ("conflict", "skipped")]
+    if not steps:
+        return None
+    names = [step.name or step.job_id for step in steps if step.outcome == "conflict"]
+    nothing = "" if merged.landed else "; nothing moved" if not merged.dry_run else "; nothing was to move"
+    paths = [conflict.path for step in steps for conflict in step.conflicts]
+    return Conflicted(
+        f"{listed(names)} {'conflicts' if len(names) == 1 else 'conflict'} in {listed(paths, 3)}{nothing}",
+        hint=f"wt diff {names[0]} --patch, or land the rest: wt merge --on-conflict skip"
+        if not merged.landed
+        else f"wt diff {names[0]} --patch",
+        details={
+            "steps": [step.dump() for step in steps],
+        },
+    )
+
+
+@verb("rollback", examples="wt rollback\nwt rollback --to op-000003")
+@click.option("--to", metavar="OP", help="To what was before this operation, instead of the start of the workflow.")
+@workflow_option
+def rollback(session: Session, to: str | None, workflow: str | None) -> int:
+    """Put branch, index and files back to the recorded state.
+
+    To the state recorded when the workflow opened: untracked files too, ignored ones are spared. What is thrown away
+    is kept; `wt undo` brings it back.
+    """
+    recorded = session.boss().rollback(to, workflow=workflow)
+    if session.json:
+        return session.answer(recorded)
+    from worktrees.render.answers import recorded_text
+
+    return session.answer(recorded, recorded_text(recorded))
+
+
+@verb("undo", examples="wt undo\nwt undo op-000003")
+@click.argument("operation", metavar="[OP]", required=False)
+def undo(session: Session, operation: str | None) -> int:
+    """Reverse an operation, the last one by default.
+
+    A merge, a rollback, a drop, or another undo.
+    """
+    recorded = session.boss().undo(operation)
+    if session.json:
+        return session.answer(recorded)
+    from worktrees.render.answers import recorded_text
+
+    return session.answer(recorded, recorded_text(recorded))
+
+
+@verb("log", examples="wt log\nwt log --max 5 --json")
+@click.option("--max", "most", type=click.IntRange(1), metavar="N", help="At most N.")
+def log(session: Session, most: int | None) -> int:
+    """List operations, the newest first."""
+    found = OperationLog(operations=session.boss().log()[:most])
+    if session.json:
+        return session.answer(found)
+    from worktrees.render.answers import operations_table
+
+    text = operations_table(found.operations, session.out) if found.operations else "No operation yet."
+    return session.answer(found, text)

@@ -1,0 +1,60 @@
+"""`wt list` and `wt status`, without pydantic, pygit2 or rich.
+
+Reads the jobs' records as they are. The verbs proper (`worktrees.boss`) are loaded only when something must be
+settled first, a job is named, or a worker asks.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from worktrees.render.jobs import job_card, jobs_table, tally
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from worktrees.cli.session import Session
+
+_MOVING = {"starting", "running", "settling"}
+
+
+def rows_here(*, closed: bool = False) -> list[dict[str, Any]]:
+    """Jobs of the repository around the current directory, as JSON; needs git only to find it."""
+    from worktrees.isolation.place import discover_boss
+    from worktrees.jobs.records import rows
+    from worktrees.store import State
+
+    repo, _ = discover_boss(Path.cwd())
+    state = State(repo.common_dir)
+    return rows(state, closed=closed) if state.exists() else []
+
+
+def show(session: Session, *, words: Sequence[str] = (), closed: bool = False) -> int:
+    """Answers `list` and `status`."""
+    from worktrees.isolation.place import discover_boss
+    from worktrees.jobs.records import rows
+    from worktrees.store import State
+
+    repo, standing_in = discover_boss(Path.cwd())
+    state = State(repo.common_dir)
+    worker = os.environ.get("WT_JOB") or standing_in
+    found: list[dict[str, Any]] = []
+    if worker or words:
+        boss = session.boss()
+        found = [job.dump() for job in boss.status(*words)]
+    elif state.exists():
+        found = rows(state, closed=closed)
+        if any(row["state"] in _MOVING for row in found) and session.boss().mend_jobs():
+            found = rows(state, closed=closed)
+    now = time.time()
+    if session.json:
+        return session.answer({"jobs": found})
+    if not found:
+        return session.answer(None, "No jobs. Start one: wt spawn -- COMMAND")
+    if words or (worker and len(found) == 1):
+        return session.answer(None, "\n\n".join(job_card(row, session.out, now) for row in found))
+    text = jobs_table(found, session.out, now)
+    return session.answer(None, f"{text}\n{tally(found)}" if session.command == "status" else text)

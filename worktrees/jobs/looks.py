@@ -1,0 +1,127 @@
+"""Looking at what a job did: its record once it is done, a look into its workspace before.
+
+Nothing here changes a record. A live look writes objects into wt's own store that nothing names.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import TYPE_CHECKING
+
+from worktrees.errors import Refused
+from worktrees.store import read_json
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Literal
+
+    from worktrees.config import Settings
+    from worktrees.isolation import Place
+    from worktrees.model import ChangeSet, Job, Logs
+    from worktrees.store import State
+
+    Stream = Literal["stdout", "stderr"]
+
+_TAIL_BYTES = 1 << 20
+_EVENT_TAIL_BYTES = 1 << 18
+
+
+def recorded(state: State, job: Job) -> ChangeSet | None:
+    """The change set written when the job was settled; None before, and for a job that never had a workspace."""
+    from worktrees.model import ChangeSet
+
+    record = read_json(state.job_dir(job.workflow_id, job.job_id) / "changes.json")
+    return ChangeSet.model_validate(record) if record is not None else None
+
+
+def live(place: Place, job: Job, settings: Settings) -> ChangeSet:
+    """The change set as it is now; costs a look at every file whose stat data changed.
+
+    Raises: Refused `no-workspace`.
+    """
+    from worktrees import changes, isolation
+    from worktrees.config import plugin
+
+    workspace = isolation.workspace_of(place, job.job_id)
+    if workspace is None:
+        word = job.name or job.job_id
+        raise Refused(f"`{word}` is {job.state} and has no workspace", code="no-workspace", hint=f"wt status {word}")
+    snapshot, scan = changes.capture(
+        place.store,
+        place.repo,
+        workspace.path,
+        job.baseline,
+        job=job.job_id,
+        ref=None,
+        index=place.state.job_dir(job.workflow_id, job.job_id) / "index",
+        settings=settings,
+        candidates=plugin("isolation", job.isolation)().candidates(workspace),
+        durable=False,
+    )
+    return changes.change_set(place.store, job.job_id, job.baseline.start, snapshot, scan=scan)
+
+
+def patch(place: Place, changed: ChangeSet, *, color: bool = False) -> bytes:
+    """A change set as git's own patch, which `git apply --binary` takes."""
+    arguments = (
+        "--binary",
+        "--find-renames",
+        "--no-ext-diff",
+        "--no-textconv",
+        f"--color={'always' if color else 'never'}",
+    )
+    return place.store.git("diff-tree", "-r", "-p", *arguments, changed.base, changed.snapshot).stdout
+
+
+def final_message(state: State, job: Job) -> str | None:
+    """The content of the job's `final` event; None while there is none."""
+    path = state.job_dir(job.workflow_id, job.job_id) / "events.jsonl"
+    for line in reversed(_tail(os.fspath(path), _EVENT_TAIL_BYTES).split(b"\n")):
+        if line.endswith(b"}"):
+            try:
+                event = json.loads(line)
+            except ValueError:
+                return None  # longer than the tail
+            return str(event["content"]) or None if event.get("type") == "final" else None
+    return None
+
+
+def logs(state: State, job: Job, *, most_bytes: int = _TAIL_BYTES) -> Logs:
+    """The end of a job's raw output as text."""
+    from worktrees.model import Logs
+
+    directory = state.job_dir(job.workflow_id, job.job_id)
+    texts, sizes = {}, {}
+    for stream in ("stdout", "stderr"):
+        path = os.fspath(directory / f"{stream}.log")
+        texts[stream] = _tail(path, most_bytes).decode("utf-8", "backslashreplace")
+        sizes[stream] = os.path.getsize(path) if os.path.exists(path) else 0
+    return Logs(
+        job_id=job.job_id,
+        stdout=texts["stdout"],
+        stderr=texts["stderr"],
+        stdout_bytes=sizes["stdout"],
+        stderr_bytes=sizes["stderr"],
+        truncated=max(sizes.values()) > most_bytes,
+    )
+
+
+def read_log(state: State, job: Job, stream: Stream) -> Iterator[bytes]:
+    """A whole raw log as it is now, in pieces."""
+    try:
+        with open(state.job_dir(job.workflow_id, job.job_id) / f"{stream}.log", "rb") as file:
+            while piece := file.read(1 << 18):
+                yield piece
+    except FileNotFoundError:
+        return
+
+
+def _tail(path: str, most_bytes: int) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(size - most_bytes, 0))
+            return file.read(most_bytes)
+    except FileNotFoundError:
+        return b""

@@ -1,0 +1,436 @@
+"""Giving jobs up, taking workspaces away, bringing them back. Nothing a worker wrote goes with a workspace.
+
+The order of a removal, for each workspace:
+
+1. no process stands in it, and the job is done (an open one is settled first, a queued one is cancelled);
+2. it is captured again: edits made after the job was settled become a commit of their own (`<snapshot ref>-removed`),
+   the record of the job stays what it was; ignored files are kept up to a limit (`<snapshot ref>-ignored`), and so
+   are commits that only the workspace leads to (`<snapshot ref>-commits/<n>`);
+3. `isolation` takes it away, journaled;
+4. the job's record says so, and for `drop` the operation log.
+
+A crash leaves the workspace, or a record that is made good by repeating the command. `drop` gives a job up: merges
+pass it by, its workflow may close. `clean` only frees disk: a cleaned job merges and restores as before.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from worktrees import changes, isolation
+from worktrees.config import plugin
+from worktrees.errors import Refused
+from worktrees.git import reader, tree_changes
+from worktrees.git.door import pipe
+from worktrees.jobs import looks, records
+from worktrees.jobs.cancellation import cancel
+from worktrees.jobs.settlement import settle
+from worktrees.jobs.workflow import close_workflow, load_workflow, rewrite
+from worktrees.model import Oid, Operation, OperationId, Removal, Removed
+from worktrees.store import now, seconds_of, write_json
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from worktrees.config import Settings
+    from worktrees.git import Repo
+    from worktrees.git.objects import Reader
+    from worktrees.isolation import Place, Workspace
+    from worktrees.model import ChangeSet, Job, WorkflowName
+
+_MOST_PROCESSES_NAMED = 3
+
+
+def snapshot_ref(job: Job) -> str:
+    """The name of a job's snapshot in wt's own store."""
+    return f"refs/wt/{job.workflow_id}/{job.job_id}"
+
+
+# --------------------------------------------------------------------------------------------------------- giving up
+def drop(place: Place, jobs: Sequence[Job], settings: Settings, *, dry_run: bool = False) -> Removed:
+    """Gives jobs up: workspaces removed, work kept, one operation in the log.
+
+    Raises: Refused `job-unfinished`, `live-processes`, `not-captured`; nothing is removed then.
+    """
+    for job in jobs:
+        _require_still(place, job)
+    if dry_run:
+        return Removed(dry_run=True, removals=[_would_remove(place, job) for job in jobs])
+    removals = _give_up(place, jobs, settings)
+    operation = _record(place, jobs, "drop " + ", ".join(job.name or job.job_id for job in jobs))
+    return Removed(operation_id=operation.operation_id, removals=removals)
+
+
+def _give_up(place: Place, jobs: Sequence[Job], settings: Settings) -> list[Removal]:
+    """Captures all, then removes all."""
+    ended = [_ended(place, job) for job in jobs]
+    kept = [_capture(place, job, settings) for job in ended]
+    return [_remove(place, job, commit) for job, commit in zip(ended, kept, strict=True)]
+
+
+def _require_still(place: Place, job: Job) -> None:
+    word = job.name or job.job_id
+    if job.state in ("starting", "running", "settling"):
+        raise Refused(
+            f"`{word}` is {job.state}; only what is at rest can be removed",
+            code="job-unfinished",
+            hint=f"wt cancel {word} && wt wait {word}",
+            details={"jobId": job.job_id, "state": job.state},
+        )
+    workspace = isolation.workspace_of(place, job.job_id)
+    if workspace is not None and (alive := processes_in(workspace.path)):
+        named = ", ".join(f"{name} ({pid})" for pid, name in alive[:_MOST_PROCESSES_NAMED])
+        raise Refused(
+            f"{len(alive)} process{'' if len(alive) == 1 else 'es'} in the workspace of `{word}`: {named}",
+            code="live-processes",
+            hint=f"end them, then: wt drop {word}",
+            details={"pids": [pid for pid, _ in alive]},
+        )
+
+
+def processes_in(directory: Path) -> list[tuple[int, str]]:
+    """Processes whose current directory is in a directory, by pid and name."""
+    import psutil
+
+    top = os.path.realpath(directory)
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if os.path.commonpath([top, process.cwd() or "/"]) == top:
+                found.append((process.pid, process.name()))
+        except (psutil.Error, OSError, ValueError):
+            continue
+    return found
+
+
+def _ended(place: Place, job: Job) -> Job:
+    """The job, done."""
+    if job.state == "queued":
+        return cancel(place, job.job_id)
+    return settle(place, job.job_id) if job.state == "open" else job
+
+
+def _record(place: Place, jobs: Sequence[Job], message: str, undoes: Operation | None = None) -> Operation:
+    """Writes a drop, or the undo of one, into the operation log and into its jobs' records."""
+    state = place.state
+    workflows = {job.workflow_id for job in jobs}
+    with state.lock("landing", purpose=message):
+        number = max(state.operation_numbers(), default=0) + 1
+        operation = Operation(
+            operation_id=OperationId(f"op-{number:06d}"),
+            kind="undo" if undoes else "drop",
+            state="done",
+            workflow_id=workflows.copy().pop() if len(workflows) == 1 else None,
+            jobs=[job.job_id for job in jobs],
+            undoes=undoes.operation_id if undoes else None,
+            message=message,
+            created_at=now(),
+            finished_at=now(),
+        )
+        write_json(state.operation_path(number), operation.dump(), durable=True)
+        if undoes is not None:
+            path = state.operation_path(int(undoes.operation_id.removeprefix("op-")))
+            write_json(path, undoes.model_copy(update={"undone_by": operation.operation_id}).dump(), durable=True)
+    restored = undoes is not None and any(job.dropped_by for job in jobs)
+    for job in jobs:
+        records.update(state, job.job_id, dropped_by=None if restored else operation.operation_id)
+    for name in workflows:
+        close_or_reopen(place, name, came_back=restored)
+    return operation
+
+
+# --------------------------------------------------------------------------------------------------------- capturing
+def _capture(place: Place, job: Job, settings: Settings) -> Oid | None:
+    """Keeps everything of a workspace that the job's record does not hold; the commit that holds its files now.
+
+    Raises: Refused `not-captured`.
+    """
+    workspace = isolation.workspace_of(place, job.job_id)
+    if workspace is None or not workspace.path.is_dir():
+        return job.snapshot
+    ref = snapshot_ref(job)
+    index = place.state.job_dir(job.workflow_id, job.job_id) / "index"
+    found, scan = changes.capture(
+        place.store, place.repo, workspace.path, job.baseline,
+        job=job.job_id, ref=None, index=index, settings=settings,
+        candidates=plugin("isolation", job.isolation)().candidates(workspace),
+    )  # fmt: skip
+    if not scan.verified and job.verified is not False:
+        raise Refused(
+            f"the workspace of `{job.name or job.job_id}` cannot be captured whole: {scan.findings[0].message}",
+            code="not-captured",
+            hint=f"look at it: wt diff {job.name or job.job_id}",
+            details={"findings": [finding.dump() for finding in scan.findings]},
+        )
+    changes.keep_ignored(
+        place.store, workspace.path, scan.ignored, ref=ref, job=job.job_id, limit_bytes=settings.keep_ignored_bytes
+    )
+    for number, commit in enumerate(isolation.commits_only_here(place, workspace), 1):
+        _keep_commit(place, job, commit, f"{ref}-commits/{number}")
+    if job.snapshot is not None and _tree(place, found) == _tree(place, job.snapshot):
+        return job.snapshot
+    place.store.set_ref(f"{ref}-removed", found, durable=True)
+    return found
+
+
+def _tree(place: Place, commit: Oid) -> str:
+    return place.store.git("rev-parse", "--verify", f"{commit}^{{tree}}").text
+
+
+def _keep_commit(place: Place, job: Job, commit: Oid, ref: str) -> None:
+    """Copies a commit and what it leads to, down to the job's baseline, out of reach of the user's gc."""
+    pipe(
+        ("pack-objects", "--revs", "--stdout", "--delta-base-offset", "-q"),
+        ("index-pack", "--stdin", "--fix-thin"),
+        producer_git_dir=place.repo.common_dir,
+        consumer_git_dir=place.store.path,
+        stdin=f"{commit}\n^{job.baseline.commit}\n".encode(),
+        durable=True,
+    )
+    place.store.set_ref(ref, commit, durable=True)
+
+
+def _remove(place: Place, job: Job, kept: Oid | None) -> Removal:
+    workspace = isolation.workspace_of(place, job.job_id)
+    if workspace is not None:
+        plugin("isolation", job.isolation)().close(place, workspace)
+    return Removal(
+        job_id=job.job_id,
+        name=job.name,
+        workspace=job.workspace,
+        outcome="removed",
+        landed=job.landed_by is not None,
+        snapshot=kept,
+        age_seconds=_age(job),
+    )
+
+
+def _would_remove(place: Place, job: Job) -> Removal:
+    workspace = isolation.workspace_of(place, job.job_id)
+    return Removal(
+        job_id=job.job_id,
+        name=job.name,
+        workspace=job.workspace,
+        outcome="would-remove",
+        landed=job.landed_by is not None,
+        snapshot=job.snapshot,
+        size_bytes=disk_bytes(workspace.path) if workspace else None,
+        age_seconds=_age(job),
+    )
+
+
+def _age(job: Job) -> float | None:
+    return max(time.time() - seconds_of(job.finished_at), 0.0) if job.finished_at else None
+
+
+def disk_bytes(directory: Path) -> int:
+    """What a directory takes on disk; one stat per file."""
+    total = 0
+    for place, names, files in os.walk(directory):
+        for name in (*names, *files):
+            try:
+                info = os.lstat(os.path.join(place, name))
+            except OSError:
+                continue
+            total += 0 if stat.S_ISLNK(info.st_mode) else info.st_blocks * 512
+    return total
+
+
+# -------------------------------------------------------------------------------------------------------- tidying up
+def clean(
+    place: Place,
+    settings: Settings,
+    *,
+    older_than_seconds: float | None = None,
+    unlanded: bool = False,
+    dry_run: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> Removed:
+    """Removes workspaces of done jobs whose work is in the branch, or is nothing; `unlanded` takes the others too.
+
+    Whether work is in the branch is judged by content: every changed path there is as the job left it.
+    """
+    if not place.state.exists():
+        return Removed(dry_run=dry_run)
+    present = [job for job in records.load_all(place.state, closed=True) if job.workspace_present]
+    removals = []
+    for number, job in enumerate(present, 1):
+        removals.append(_clean_one(place, job, settings, older_than_seconds, unlanded=unlanded, dry_run=dry_run))
+        if progress:
+            progress(number, len(present))
+    isolation.sweep(place)
+    return Removed(dry_run=dry_run, removals=removals)
+
+
+def _clean_one(
+    place: Place, job: Job, settings: Settings, older_than_seconds: float | None, *, unlanded: bool, dry_run: bool
+) -> Removal:
+    removal = _would_remove(place, job)
+    changed = looks.recorded(place.state, job)
+    landed = job.landed_by is not None or (
+        changed is not None and bool(changed.files) and is_in_branch(place.repo, changed)
+    )
+    removal = removal.model_copy(update={"landed": landed})
+    reason = _why_keep(job, changed, landed=landed, unlanded=unlanded)
+    if reason is None and older_than_seconds is not None and (removal.age_seconds or 0.0) < older_than_seconds:
+        reason = "too recent"
+    if reason is None:
+        try:
+            _require_still(place, job)
+            if not dry_run:
+                kept = _capture(place, job, settings)
+                return _remove(place, job, kept).model_copy(
+                    update={
+                        "landed": landed,
+                        "size_bytes": removal.size_bytes,
+                        "reason": None if landed else removal.reason,
+                    }
+                )
+        except Refused as error:
+            reason = error.message
+    return removal if reason is None else removal.model_copy(update={"outcome": "kept", "reason": reason})
+
+
+def _why_keep(job: Job, changed: ChangeSet | None, *, landed: bool, unlanded: bool) -> str | None:
+    """Why a workspace stays, None when it may go."""
+    if job.state != "done":
+        return job.state
+    if landed or unlanded or job.dropped_by or (changed is not None and not changed.files and changed.verified):
+        return None
+    return "not landed; take it along with: wt clean --all"
+
+
+def is_in_branch(repo: Repo, changed: ChangeSet) -> bool:
+    """Whether HEAD holds every path of a change set as the job left it."""
+    commit = repo.head().commit
+    if commit is None:
+        return False
+    with reader(repo.common_dir) as objects:
+        top = objects.commit(commit).tree
+        for file in changed.files:
+            wanted = None if file.status == "D" else (file.new_mode, file.new_oid)
+            if _entry(objects, top, file.raw) != wanted:
+                return False
+            if file.status == "R" and any(_entry(objects, top, path) is not None for path in file.raw_paths[1:]):
+                return False
+    return True
+
+
+def _entry(objects: Reader, tree: Oid, path: bytes) -> tuple[str, str] | None:
+    *above, name = path.split(b"/")
+    for part in above:
+        entry = objects.tree(tree).get(part)
+        if entry is None or entry.mode != "040000":
+            return None
+        tree = entry.oid
+    found = objects.tree(tree).get(name)
+    return (found.mode, found.oid) if found is not None else None
+
+
+# ----------------------------------------------------------------------------------------------------- bringing back
+def restore(place: Place, job: Job) -> Job:
+    """Makes a removed workspace again as it was when it was taken away; a dropped job counts again.
+
+    Raises: Refused `workspace-present`, `no-snapshot`.
+    """
+    word = job.name or job.job_id
+    if job.state != "done" or (job.workspace_present and not job.dropped_by):
+        raise Refused(
+            f"the workspace of `{word}` is there",
+            code="workspace-present",
+            hint=f"wt status {word}",
+            details={"workspace": job.workspace},
+        )
+    ref = snapshot_ref(job)
+    last = place.store.ref(f"{ref}-removed") or job.snapshot
+    if last is None:
+        raise Refused(f"`{word}` has no snapshot to restore", code="no-snapshot", hint=f"wt result {word}")
+    if not job.workspace_present:
+        workspace = plugin("isolation", job.isolation)().open(
+            place, job.job_id, job.baseline.model_copy(update={"snapshot": last})
+        )
+        _bring_ignored(place, workspace, place.store.ref(f"{ref}-ignored"))
+    return records.update(place.state, job.job_id, dropped_by=None)
+
+
+def _bring_ignored(place: Place, workspace: Workspace, commit: Oid | None) -> None:
+    """Writes kept ignored files back, byte for byte; never through a symlink and never over a file that is there."""
+    if commit is None:
+        return
+    with reader(place.store.path) as objects:
+        for path, _, entry in tree_changes(objects, None, objects.commit(commit).tree):
+            if entry is None or not _make_parents(workspace.path, path):
+                continue
+            target = os.path.join(os.fsencode(workspace.path), path)
+            content = objects.blob(entry.oid)
+            if entry.mode == "120000":
+                if not os.path.lexists(target):
+                    os.symlink(content, target)
+                continue
+            try:
+                mode = 0o755 if entry.mode == "100755" else 0o644
+                fd = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
+            except FileExistsError:
+                continue
+            with os.fdopen(fd, "wb") as file:
+                file.write(content)
+
+
+def _make_parents(top: Path, path: bytes) -> bool:
+    """Makes the directories above a path; False when something else stands in the way."""
+    here = os.fsencode(top)
+    for part in path.split(b"/")[:-1]:
+        here = os.path.join(here, part)
+        try:
+            os.mkdir(here)
+        except FileExistsError:
+            if not stat.S_ISDIR(os.lstat(here).st_mode):
+                return False
+    return True
+
+
+# ----------------------------------------------------------------------------------------------------------- undoing
+def concerns_drop(operations: Sequence[Operation], wanted: Operation) -> bool:
+    """Whether an operation is a drop, or reverses one, or reverses such a reversal."""
+    by_id = {operation.operation_id: operation for operation in operations}
+    while wanted.undoes is not None and wanted.undoes in by_id:
+        wanted = by_id[wanted.undoes]
+    return wanted.kind == "drop"
+
+
+def undo(place: Place, wanted: Operation, settings: Settings) -> Operation:
+    """Reverses a drop by restoring its jobs, and the reversal of a drop by dropping them again.
+
+    Raises: Refused `already-undone`; whatever `drop` and `restore` raise.
+    """
+    if wanted.undone_by is not None:
+        raise Refused(
+            f"`{wanted.operation_id}` was undone by `{wanted.undone_by}`",
+            code="already-undone",
+            hint=f"wt undo {wanted.undone_by}",
+        )
+    jobs = [records.load(place.state, job_id) for job_id in wanted.jobs]
+    if any(job.dropped_by for job in jobs):
+        for job in jobs:
+            restore(place, job)
+    else:
+        for job in jobs:
+            _require_still(place, job)
+        _give_up(place, jobs, settings)
+    return _record(place, jobs, f"undo {wanted.operation_id}", undoes=wanted)
+
+
+def close_or_reopen(place: Place, name: WorkflowName, *, came_back: bool) -> None:
+    """Closes a workflow whose jobs have all landed or were dropped; opens it again when some of its jobs came back."""
+    if not came_back:
+        close_workflow(place, name, only_if_finished=True)
+        return
+    with place.state.lock(f"workflow-{name}", purpose=f"open the workflow {name} again"):
+        workflow = load_workflow(place.state, name)
+        if workflow.closed_at is not None:
+            isolation.pin(place, f"refs/wt/{name}/base", workflow.baseline.commit)
+            rewrite(place.state, workflow, closed_at=None)

@@ -1,0 +1,317 @@
+"""Every answer but jobs, as people see it: one function per answer, values in, text out."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from worktrees.render.jobs import job_card
+from worktrees.render.text import counted, duration, listed, one_line, shown, size, table
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from worktrees.model import (
+        ChangeSet,
+        Diagnosis,
+        Event,
+        FileChange,
+        Finding,
+        Merged,
+        Operation,
+        Outcome,
+        Overlaps,
+        Recorded,
+        Removed,
+        Spawned,
+        Step,
+        Workflows,
+    )
+    from worktrees.render.text import Terminal
+
+_LETTERS = {"A": "green", "D": "red", "M": "yellow", "R": "cyan", "C": "cyan", "T": "yellow"}
+_OUTCOMES = {"landed": "green", "conflict": "red", "skipped": "yellow", "failed-check": "red", "empty": "dim"}
+
+
+def spawned_text(spawned: Spawned, out: Terminal) -> str:
+    """One line for each job made, with its workspace when that is for the caller."""
+    lines = []
+    for job in spawned.jobs:
+        name = out.paint(shown(job.name or job.job_id), "bold")
+        base = f"from {job.baseline.commit[:10]}" + (f" ({job.baseline.branch})" if job.baseline.branch else "")
+        what = {"open": "Opened", "queued": "Queued"}.get(job.state, "Spawned")
+        if job.state == "done":
+            what = "Could not start"
+        line = f"{what} {name} {base}" + (f" as {job.job_id}" if job.name else "")
+        if job.access != "workspace-write":
+            line += f", {job.access}"
+        if job.state == "queued" and job.waiting:
+            line += f"; waits: {shown(job.waiting)}"
+        if job.state == "open" and job.workspace:
+            line += f" in {shown(job.workspace)}"
+        if job.state == "done" and job.reason:
+            line += f": {shown(job.reason)}"
+        lines.append(line)
+    return "\n".join(lines)
+
+
+def _path(file: FileChange) -> str:
+    new = shown(file.path)
+    return f"{shown(file.old_path)} -> {new}" if file.old_path and file.status in ("R", "C") else new
+
+
+def _counts(file: FileChange, out: Terminal) -> str:
+    if file.binary:
+        return "binary"
+    plus = out.paint(f"+{file.additions}", "green") if file.additions else ""
+    minus = out.paint(f"-{file.deletions}", "red") if file.deletions else ""
+    return " ".join(part for part in (plus, minus) if part)
+
+
+def changes_text(changed: ChangeSet, out: Terminal) -> str:
+    """Files with their line counts, a sum, and what the record has to say beside it."""
+    rows = [
+        (
+            out.paint(file.status, _LETTERS[file.status]),
+            _counts(file, out),
+            _path(file) + ("  (sensitive)" if file.sensitive else "") + _mode(file),
+        )
+        for file in changed.files
+    ]
+    widest = max((len(_counts_plain(file)) for file in changed.files), default=0)
+    lines = [
+        f" {letter}  {counts}{' ' * (widest - len(_counts_plain(file)))}  {path}"
+        for (letter, counts, path), file in zip(rows, changed.files, strict=True)
+    ]
+    plus = sum(file.additions or 0 for file in changed.files)
+    minus = sum(file.deletions or 0 for file in changed.files)
+    total = f"{counted(len(changed.files), 'file')} changed, {counted(plus, 'insertion')}, {counted(minus, 'deletion')}"
+    lines.append(out.paint(total, "bold") if changed.files else "Nothing changed.")
+    lines += _remarks(changed, out)
+    return "\n".join(lines)
+
+
+def _counts_plain(file: FileChange) -> str:
+    from worktrees.render.text import Terminal as Plain
+
+    return _counts(file, Plain())
+
+
+def _mode(file: FileChange) -> str:
+    if file.old_mode and file.new_mode and file.old_mode != file.new_mode:
+        return f"  ({file.old_mode} -> {file.new_mode})"
+    return ""
+
+
+def _remarks(changed: ChangeSet, out: Terminal) -> list[str]:
+    lines = []
+    if changed.reported_but_untouched:
+        lines.append(f"reported but untouched: {listed(changed.reported_but_untouched)}")
+    if changed.touched_but_unreported:
+        lines.append(f"touched but unreported: {listed(changed.touched_but_unreported)}")
+    if changed.ignored_created:
+        total = sum(file.size_bytes for file in changed.ignored_created)
+        names = listed([file.path for file in changed.ignored_created], 3)
+        lines.append(f"ignored files created: {names} ({size(total)})")
+    if not changed.verified:
+        lines.append(out.paint("unverified: something in the workspace could not be captured", "red"))
+    if changed.audit.quarantine:
+        lines.append(out.paint("quarantined: merged only when named", "red"))
+    return lines + findings_lines(changed.audit.findings, out)
+
+
+def names_text(changed: ChangeSet) -> str:
+    """Only the paths, one a line."""
+    return "\n".join(shown(file.path) for file in changed.files)
+
+
+def findings_lines(findings: Sequence[Finding], out: Terminal) -> list[str]:
+    """Each finding on a line: code, path, message."""
+    return [
+        f"{out.paint(finding.code, 'yellow')}: {shown(finding.message)}"
+        + (f" (`{shown(finding.path)}`)" if finding.path and shown(finding.path) not in shown(finding.message) else "")
+        for finding in findings
+    ]
+
+
+def outcome_text(outcome: Outcome, out: Terminal, now: float) -> str:
+    """A card, the last words, the change set, the end of the output."""
+    parts = [job_card(outcome.job.dump(), out, now)]
+    if outcome.final_message:
+        parts.append(out.paint("Last words", "bold") + "\n" + _indented(outcome.final_message))
+    if outcome.change_set is not None:
+        parts.append(out.paint("Changes", "bold") + "\n" + changes_text(outcome.change_set, out))
+    for title, text in (("Output", outcome.output), ("Error output", outcome.error_output)):
+        if text:
+            parts.append(out.paint(title, "bold") + "\n" + _indented(text))
+    return "\n\n".join(parts)
+
+
+def _indented(text: str) -> str:
+    return "\n".join("  " + shown(line) for line in text.rstrip("\n").split("\n"))
+
+
+def event_text(event: Event, out: Terminal) -> str:
+    """One event: time of day, type, content."""
+    kind = out.paint(f"{event.type:<11}", "red" if event.type == "error" else "dim")
+    first, *rest = event.content.rstrip("\n").split("\n")
+    lines = [f"{event.timestamp[11:19]}  {kind}  {shown(first)}"]
+    return "\n".join(lines + [" " * 23 + shown(line) for line in rest])
+
+
+def _step_detail(step: Step) -> str:
+    if step.outcome == "conflict":
+        return "; ".join(f"{shown(conflict.path)} ({shown(conflict.kind)})" for conflict in step.conflicts)
+    if step.outcome == "landed":
+        files = counted(step.files, "file")
+        return files + (f", sensitive: {listed(step.sensitive, 3)}" if step.sensitive else "")
+    return "nothing to land" if step.outcome == "empty" else ""
+
+
+def merged_text(merged: Merged, out: Terminal) -> str:
+    """The steps, then what became of the branch."""
+    branch = shown(merged.branch)
+    if not merged.steps:
+        return f"Already up to date: nothing to merge into {branch}."
+    rows = []
+    for step in merged.steps:
+        word = step.outcome
+        unmoved = "would land" if merged.dry_run else "merges"
+        word_text = unmoved if word == "landed" and not merged.landed else word
+        commit = (step.commit or "")[:10] if merged.landed else ""
+        name = shown(step.name or step.job_id)
+        rows.append((name, out.paint(word_text, _OUTCOMES[word]), commit, _step_detail(step)))
+    lines = [table(("JOB", "OUTCOME", "COMMIT", "WHAT"), rows, out)]
+    if merged.overlaps:
+        clean = [overlap for overlap in merged.overlaps if overlap.conflict is False]
+        if clean:
+            lines.append(f"changed by two jobs, and merged: {listed([overlap.path for overlap in clean])}")
+    moved = f"{branch} {merged.before[:10]}..{merged.after[:10]}"
+    if merged.dry_run:
+        lines.append("Nothing moved: this was a dry run.")
+    elif merged.landed and merged.operation_id:
+        lines.append(f"Landed on {moved} as {merged.operation_id}; take it back with: wt undo")
+    elif not any(step.outcome == "conflict" for step in merged.steps):
+        lines.append(f"Already up to date: {branch} has it all.")
+    return "\n".join(lines)
+
+
+def recorded_text(recorded: Recorded) -> str:
+    """What a rollback or an undo did, and how to take it back."""
+    operation = recorded.operation
+    if operation.kind == "rollback":
+        did = f"Rolled {shown(operation.branch or 'HEAD')} back to {(operation.after or '')[:10]}"
+    else:
+        did = f"Undid {operation.undoes}"
+        if operation.branch and operation.after:
+            did += f": {shown(operation.branch)} is at {operation.after[:10]}"
+    lines = [f"{did} ({operation.operation_id}); take it back with: wt undo"]
+    if recorded.jobs:
+        names = ", ".join(shown(job.name or job.job_id) for job in recorded.jobs)
+        lines.append(f"jobs concerned: {names}")
+    return "\n".join(lines)
+
+
+def operations_table(operations: Sequence[Operation], out: Terminal) -> str:
+    """The log, a line for each operation."""
+    now = time.time()
+    from datetime import datetime
+
+    rows = []
+    for operation in operations:
+        moved = ""
+        if operation.before and operation.after and operation.before != operation.after:
+            moved = f"{operation.before[:10]}..{operation.after[:10]}"
+        kind = operation.kind + (f" {operation.undoes}" if operation.undoes else "")
+        state: str = "" if operation.state == "done" else operation.state
+        if operation.undone_by:
+            state = f"undone by {operation.undone_by}"
+        age = duration(now - datetime.fromisoformat(operation.created_at).timestamp())
+        rows.append(
+            (
+                operation.operation_id,
+                out.paint(kind, "bold") if operation.state == "done" else kind,
+                f"{age} ago",
+                shown(operation.branch or ""),
+                moved,
+                state,
+                one_line(operation.message or "", 80) or counted(len(operation.jobs), "job"),
+            )
+        )
+    return table(("OPERATION", "WHAT", "WHEN", "BRANCH", "MOVED", "STATE", "ABOUT"), rows, out)
+
+
+def overlaps_text(found: Overlaps, out: Terminal) -> str:
+    """Paths touched twice and what does not merge."""
+    if not found.overlaps and not found.conflicts:
+        return "No path is touched by two jobs, and each merges with the branch."
+    lines = []
+    if found.overlaps:
+        rows = [
+            (
+                " + ".join(overlap.jobs),
+                out.paint("conflict", "red") if overlap.conflict else "merges",
+                shown(overlap.path) + (f"  (claimed by {shown(overlap.claimed_by)})" if overlap.claimed_by else ""),
+            )
+            for overlap in found.overlaps
+        ]
+        lines.append(table(("JOBS", "TOGETHER", "PATH"), rows, out))
+    alone = [conflict for conflict in found.conflicts if len(conflict.jobs) == 1]
+    if alone:
+        rows = [(conflict.jobs[0], shown(conflict.kind), shown(conflict.path)) for conflict in alone]
+        lines.append("against the branch:\n" + table(("JOB", "CONFLICT", "PATH"), rows, out))
+    return "\n\n".join(lines)
+
+
+def removed_text(removed: Removed, out: Terminal) -> str:
+    """Every workspace looked at, then the sum."""
+    if not removed.removals:
+        return "Nothing to remove."
+    rows = [
+        (
+            shown(removal.name or removal.job_id),
+            out.paint(removal.outcome, "dim") if removal.outcome == "kept" else removal.outcome,
+            size(removal.size_bytes),
+            "" if removal.age_seconds is None else duration(removal.age_seconds),
+            shown(removal.reason or ("landed" if removal.landed else "")),
+        )
+        for removal in removed.removals
+    ]
+    lines = [table(("JOB", "WORKSPACE", "SIZE", "AGE", "WHY"), rows, out, right=frozenset({2, 3}))]
+    gone = [removal for removal in removed.removals if removal.outcome != "kept"]
+    verb = "Would remove" if removed.dry_run else "Removed"
+    total = sum(removal.size_bytes or 0 for removal in gone)
+    lines.append(f"{verb} {counted(len(gone), 'workspace')}" + (f", {size(total)}" if total else "") + _back(removed))
+    return "\n".join(lines)
+
+
+def _back(removed: Removed) -> str:
+    if removed.dry_run or not any(removal.outcome == "removed" for removal in removed.removals):
+        return "."
+    first = next(removal for removal in removed.removals if removal.outcome == "removed")
+    return f"; bring one back with: wt restore {shown(first.name or first.job_id)}"
+
+
+def workflows_table(found: Workflows, out: Terminal) -> str:
+    """A line for each workflow."""
+    rows = [
+        (
+            shown(workflow.workflow_id),
+            "closed" if workflow.closed_at else "open",
+            f"{workflow.baseline.commit[:10]} ({shown(workflow.baseline.branch or 'detached')})",
+            str(workflow.jobs),
+            str(workflow.active),
+            str(workflow.landed),
+        )
+        for workflow in found.workflows
+    ]
+    return table(("WORKFLOW", "STATE", "BASE", "JOBS", "ACTIVE", "LANDED"), rows, out, right=frozenset({3, 4, 5}))
+
+
+def diagnosis_text(found: Diagnosis, out: Terminal) -> str:
+    """What was found and what was mended."""
+    if not found.findings and not found.mended:
+        return "All is well."
+    lines = findings_lines(found.findings, out)
+    lines += [f"mended {line}" for line in findings_lines(found.mended, out)]
+    return "\n".join(lines)
