@@ -219,7 +219,8 @@ class Boss:
     def follow_events(self, word: str, cursor: str | None = None) -> Iterator[EventPage]:
         """Pages of events as they come, until the job's last one."""
         self._boss_only("events")
-        for page in jobs.follow_events(self.state, self._one(word).job_id, cursor):
+        job_id = self._one(word).job_id
+        for page in jobs.follow_events(self.state, job_id, cursor, when_lost=self.mend_jobs):
             yield EventPage(events=page.events, next_cursor=page.next_cursor, done=page.done)
 
     def diff(self, word: str | None = None, *, patch: bool = False) -> Diff:

@@ -69,7 +69,7 @@ ANSWERS: dict[str, type[Value]] = {
 
 def document() -> dict[str, Any]:
     """The schema of one answer, with the lines of `--jsonl` and `--from-file` as further definitions."""
-    models = {*ANSWERS.values(), Notice, Event}
+    models: set[type[Value]] = {*ANSWERS.values(), Notice, Event}
     places, found = models_json_schema([(model, "serialization") for model in models], by_alias=True)
     asked, inputs = models_json_schema([(JobSpec, "validation")], by_alias=True)
     del asked

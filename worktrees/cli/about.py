@@ -44,7 +44,7 @@ def demo(session: Session) -> int:
     """
     from worktrees.demo import run
 
-    return session.answer(run(session.json, session.out))
+    return session.answer(run(quiet=session.json, out=session.out))
 
 
 @verb("config", examples="wt config\ngit config wt.kWrite 4")

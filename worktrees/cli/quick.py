@@ -18,13 +18,10 @@ if TYPE_CHECKING:
 
     from worktrees.cli.session import Session
 
-_MOVING = {"starting", "running", "settling"}
-
-
 def rows_here(*, closed: bool = False) -> list[dict[str, Any]]:
     """Jobs of the repository around the current directory, as JSON; needs git only to find it."""
     from worktrees.isolation.place import discover_boss
-    from worktrees.jobs.records import rows
+    from worktrees.jobs import rows
     from worktrees.store import State
 
     repo, _ = discover_boss(Path.cwd())
@@ -35,7 +32,7 @@ def rows_here(*, closed: bool = False) -> list[dict[str, Any]]:
 def show(session: Session, *, words: Sequence[str] = (), closed: bool = False) -> int:
     """Answers `list` and `status`."""
     from worktrees.isolation.place import discover_boss
-    from worktrees.jobs.records import rows
+    from worktrees.jobs import rows, stale
     from worktrees.store import State
 
     repo, standing_in = discover_boss(Path.cwd())
@@ -47,7 +44,7 @@ def show(session: Session, *, words: Sequence[str] = (), closed: bool = False) -
         found = [job.dump() for job in boss.status(*words)]
     elif state.exists():
         found = rows(state, closed=closed)
-        if any(row["state"] in _MOVING for row in found) and session.boss().mend_jobs():
+        if stale(state, found) and session.boss().mend_jobs():
             found = rows(state, closed=closed)
     now = time.time()
     if session.json:

@@ -5,11 +5,11 @@ Nothing here changes a record. A live look writes objects into wt's own store th
 
 from __future__ import annotations
 
-import json
 import os
 from typing import TYPE_CHECKING
 
 from worktrees.errors import Refused
+from worktrees.jobs import settlement
 from worktrees.store import read_json
 
 if TYPE_CHECKING:
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     Stream = Literal["stdout", "stderr"]
 
 _TAIL_BYTES = 1 << 20
-_EVENT_TAIL_BYTES = 1 << 18
 
 
 def recorded(state: State, job: Job) -> ChangeSet | None:
@@ -75,16 +74,8 @@ def patch(place: Place, changed: ChangeSet, *, color: bool = False) -> bytes:
 
 
 def final_message(state: State, job: Job) -> str | None:
-    """The content of the job's `final` event; None while there is none."""
-    path = state.job_dir(job.workflow_id, job.job_id) / "events.jsonl"
-    for line in reversed(_tail(os.fspath(path), _EVENT_TAIL_BYTES).split(b"\n")):
-        if line.endswith(b"}"):
-            try:
-                event = json.loads(line)
-            except ValueError:
-                return None  # longer than the tail
-            return str(event["content"]) or None if event.get("type") == "final" else None
-    return None
+    """A worker's last words; None while it runs, and when it had none."""
+    return settlement.final_message(state.job_dir(job.workflow_id, job.job_id)) or None
 
 
 def logs(state: State, job: Job, *, most_bytes: int = _TAIL_BYTES) -> Logs:
