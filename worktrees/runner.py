@@ -1,8 +1,8 @@
 """Starts workers so that they outlive their caller, and says how they are.
 
 `Runner` is the seam; `LocalRunner` starts one supervisor per job on this machine. It knows a job's directory, not
-what a job means. Liveness is the lock `alive` of that directory: taken before the supervisor exists, inherited by it, dropped
-by the kernel whatever kills it. Pid, start ticks and boot id are only used to signal.
+what a job means. Liveness is the lock `alive` of that directory: taken before the supervisor exists, inherited by it,
+dropped by the kernel whatever kills it. Pid, start ticks and boot id are only used to signal.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 A job is queued first, always. `admit` takes queued jobs in order of submission while a slot of their kind is free:
 under the workflow lock it takes the job's `alive` lock and marks it `starting`; outside that lock the workspace is
-made and the supervisor started, which inherits `alive`. So there is no moment at which a starting job looks dead, and when its
-starter dies the lock is free and `reconcile` puts the job back into the queue.
+made and the supervisor started, which inherits `alive`. So there is no moment at which a starting job looks dead, and
+when its starter dies the lock is free and `reconcile` puts the job back into the queue.
 
 A slot is held from `starting` until the exit record is there. Anybody may admit: the spawning command, the settling
 stage of a job that ended, any command that reconciles.

@@ -37,6 +37,7 @@ _BATCH_SECONDS = 0.004
 # No sleep is longer while a limit counts down: the clock of `poll` stops in suspend, that of the limits does not.
 _LONGEST_SLEEP = 5.0
 _SLOWEST_POLL = 0.25
+_HELD_UP_SECONDS = 1.0
 # How long what cannot be killed (another user's, stuck in a dead disk) is tried.
 _KILL_SECONDS = 10.0
 _RECORD_SECONDS = 30.0
@@ -80,6 +81,7 @@ class Life:
         self.max_rss_bytes: int | None = None
         self.left: set[tree.Process] = set()
         self.unkillable = 0
+        self.pump_again_at = 0.0
 
     def _path(self, name: str) -> str:
         return os.path.join(self.job_dir, name)
@@ -200,6 +202,8 @@ class Life:
                 waker.poll(_BATCH_SECONDS * 1000)
                 pause = _BATCH_SECONDS
             else:
+                if self.pump_again_at:
+                    remaining = min(_HELD_UP_SECONDS, _HELD_UP_SECONDS if remaining is None else remaining)
                 if self.notifier.fd < 0:
                     pause = min(pause * 2, _SLOWEST_POLL)
                     remaining = pause if remaining is None else min(pause, remaining)
@@ -278,19 +282,16 @@ class Life:
         if sizes != self.sizes:
             self.sizes = sizes
             self.last_growth = now
+        if now < self.pump_again_at:
+            return False
+        self.pump_again_at = 0.0
         try:
             return self.pump.step()
         except OSError as error:
             # A full disk, most likely the worker's doing: its output stays in the logs until there is room.
             _complain(f"events are held up: {error}")
-            self.wait_for_room()
+            self.pump_again_at = now + _HELD_UP_SECONDS
             return False
-
-    def wait_for_room(self) -> None:
-        """A second in which nothing but signals is looked at."""
-        waker = select.poll()
-        waker.register(self.wake, select.POLLIN)
-        waker.poll(1000)
 
     # ------------------------------------------------------------------------------------------------ end
     def _stop(self, why: str, now: float) -> None:
