@@ -61,9 +61,10 @@ from worktrees.model import (
     WorkflowSummary,
 )
 from worktrees.render.text import counted, listed
+from worktrees.store import now
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from worktrees.git import Repo
 
@@ -353,7 +354,7 @@ class Boss:
         )
 
     def rollback(self, to: str | None = None, *, workflow: str | None = None) -> Recorded:
-        """Branch, index and files back to what the workflow recorded at its start, or to before operation `to`.
+        """Branch, index and files back to what the workflow recorded at its start, or to what operation `to` left.
 
         What is thrown away is kept first; `undo` brings it back.
         """
@@ -371,9 +372,26 @@ class Boss:
         log = landing.operations(self.state) if self.state.exists() else []
         name = _operation_id(operation) if operation else None
         wanted = next((item for item in reversed(log) if name in (None, item.operation_id)), None)
-        if wanted is not None and removal.concerns_drop(log, wanted):
-            return self._recorded(removal.undo(self.place, wanted, self.settings))
-        return self._recorded(landing.undo(self.place, name))
+        if wanted is None or _root(log, wanted).kind != "drop":
+            return self._recorded(landing.undo(self.place, name))
+        if wanted.undone_by is not None:
+            raise Refused(
+                f"`{wanted.operation_id}` was undone by `{wanted.undone_by}`",
+                code="already-undone",
+                hint=f"wt undo {wanted.undone_by}",
+            )
+        concerned = [jobs.load(self.state, job_id) for job_id in wanted.jobs]
+        if any(job.dropped_by for job in concerned):
+            for job in concerned:
+                if not job.workspace_present:
+                    removal.restore(self.place, job)
+        elif wanted.kind == "undo":
+            removal.give_up(self.place, concerned, self.settings)
+        else:
+            raise Refused(
+                f"the jobs of `{wanted.operation_id}` were restored already", code="already-undone", hint="wt list --all"
+            )
+        return self._recorded(self._note_drop(concerned, undoes=wanted.operation_id))
 
     def log(self) -> builtins.list[Operation]:
         """Operations, the newest first."""
@@ -388,13 +406,22 @@ class Boss:
         """
         self._boss_only("drop")
         self._mend()
-        return removal.drop(self.place, jobs.resolve(self.state, words), self.settings, dry_run=dry_run)
+        chosen = jobs.resolve(self.state, words)
+        if dry_run:
+            return Removed(dry_run=True, removals=removal.preview(self.place, chosen))
+        removals = removal.give_up(self.place, chosen, self.settings)
+        return Removed(operation_id=self._note_drop(chosen).operation_id, removals=removals)
 
     def restore(self, *words: str) -> JobList:
-        """Brings removed workspaces back as they were captured; dropped jobs count again."""
+        """Brings removed workspaces back as they were captured; dropped jobs count again.
+
+        Raises: Refused `workspace-present`, `no-snapshot`.
+        """
         self._boss_only("restore")
         self._mend()
-        return [removal.restore(self.place, job) for job in jobs.resolve(self.state, words)]
+        restored = [removal.restore(self.place, job) for job in jobs.resolve(self.state, words)]
+        removal.mark_dropped(self.place, [job.job_id for job in restored if job.dropped_by], None)
+        return [jobs.load(self.state, job.job_id) for job in restored]
 
     def clean(
         self,
@@ -599,8 +626,7 @@ class Boss:
         The log is the truth; what a crash left out here is made good by the next call. A workflow whose jobs have all
         landed or were dropped is closed, one whose jobs came back is opened again.
         """
-        opened = {workflow.workflow_id: workflow.created_at for workflow in jobs.workflows(self.state, closed=True)}
-        stands = landings(landing.operations(self.state), opened)
+        stands = landing.landed(landing.operations(self.state))
         came_back: dict[WorkflowName, bool] = {}
         for row in jobs.rows(self.state, closed=True):
             operation = stands.get(JobId(row["jobId"]))
@@ -609,6 +635,24 @@ class Boss:
                 came_back[job.workflow_id] = came_back.get(job.workflow_id, False) or operation is None
         for name, back in came_back.items():
             removal.close_or_reopen(self.place, name, came_back=back)
+
+    def _note_drop(self, dropped: Sequence[Job], *, undoes: OperationId | None = None) -> Operation:
+        """Adds a drop, or the undo of one, to the log, and marks its jobs."""
+        workflows = {job.workflow_id for job in dropped}
+        verb = f"undo: {undoes}" if undoes else "drop: " + ", ".join(job.name or job.job_id for job in dropped)
+        draft = Operation(
+            operation_id=OperationId(""),
+            kind="undo" if undoes else "drop",
+            workflow_id=workflows.pop() if len(workflows) == 1 else None,
+            jobs=[job.job_id for job in dropped],
+            undoes=undoes,
+            message=f"wt {verb}",
+            created_at=now(),
+        )
+        operation = landing.record(self.state, draft)
+        came_back = any(job.dropped_by for job in dropped)
+        removal.mark_dropped(self.place, operation.jobs, None if came_back else operation.operation_id)
+        return operation
 
     def _recorded(self, operation: Operation) -> Recorded:
         self._note_landings()
@@ -635,44 +679,12 @@ def _layers(repo: Repo) -> builtins.list[tuple[str, Mapping[str, Any]]]:
     return builtins.list(config.layers(main / ".wt.toml" if main else None, values))
 
 
-def landings(operations: Iterable[Operation], opened: Mapping[WorkflowName, str]) -> dict[JobId, OperationId]:
-    """By which operation each job's work stands in its branch after all operations of a log, the oldest first.
-
-    A merge brings its jobs in. A rollback takes out what landed on its branch since the operation, or since the
-    workflow, it goes back to. An undo puts back what its operation changed. `opened` says when each workflow began.
-    """
-    stands: dict[JobId, OperationId] = {}
-    log: dict[OperationId, Operation] = {}
-    # What each operation changed: a job's landing before and after it.
-    steps: dict[OperationId, dict[JobId, tuple[OperationId | None, OperationId | None]]] = {}
-    for operation in operations:
-        if operation.state != "done":
-            continue
-        step: dict[JobId, tuple[OperationId | None, OperationId | None]] = {}
-        if operation.kind == "merge":
-            step = {job: (stands.get(job), operation.operation_id) for job in operation.jobs}
-        elif operation.kind == "rollback":
-            step = {
-                job: (by, None)
-                for job, by in stands.items()
-                if log[by].ref == operation.ref and _is_thrown_away(log[by], operation, opened)
-            }
-        elif operation.undoes is not None:
-            step = {job: (after, before) for job, (before, after) in steps.get(operation.undoes, {}).items()}
-        for job, (_, after) in step.items():
-            if after is None:
-                stands.pop(job, None)
-            else:
-                stands[job] = after
-        log[operation.operation_id] = operation
-        steps[operation.operation_id] = step
-    return stands
-
-
-def _is_thrown_away(merge: Operation, rollback: Operation, opened: Mapping[WorkflowName, str]) -> bool:
-    if rollback.undoes is not None:
-        return merge.operation_id >= rollback.undoes
-    return rollback.workflow_id is None or merge.created_at >= opened.get(rollback.workflow_id, "")
+def _root(log: Sequence[Operation], operation: Operation) -> Operation:
+    """What a chain of undos began with."""
+    by_id = {item.operation_id: item for item in log}
+    while operation.undoes in by_id:
+        operation = by_id[operation.undoes]
+    return operation
 
 
 def _with_conflicts(overlaps: Sequence[Overlap], plan: MergePlan) -> builtins.list[Overlap]:

@@ -86,7 +86,7 @@ def _conflict(merged: Merged) -> Conflicted | None:
 
 
 @verb("rollback", examples="wt rollback\nwt rollback --to op-000003")
-@click.option("--to", metavar="OP", help="To what was before this operation, instead of the start of the workflow.")
+@click.option("--to", metavar="OP", help="To what this operation left, instead of the start of the workflow.")
 @workflow_option
 def rollback(session: Session, to: str | None, workflow: str | None) -> int:
     """Put branch, index and files back to the recorded state.

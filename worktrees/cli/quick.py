@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from worktrees.cli.session import Session
 
+
 def rows_here(*, closed: bool = False) -> list[dict[str, Any]]:
     """Jobs of the repository around the current directory, as JSON; needs git only to find it."""
     from worktrees.isolation.place import discover_boss

@@ -7,7 +7,7 @@ The order of a removal, for each workspace:
    the record of the job stays what it was; ignored files are kept up to a limit (`<snapshot ref>-ignored`), and so
    are commits that only the workspace leads to (`<snapshot ref>-commits/<n>`);
 3. `isolation` takes it away, journaled;
-4. the job's record says so, and for `drop` the operation log.
+4. for a drop the operation log and the job's record say so, which is the caller's.
 
 A crash leaves the workspace, or a record that is made good by repeating the command. `drop` gives a job up: merges
 pass it by, its workflow may close. `clean` only frees disk: a cleaned job merges and restores as before.
@@ -30,8 +30,8 @@ from worktrees.jobs import looks, records
 from worktrees.jobs.cancellation import cancel
 from worktrees.jobs.settlement import settle
 from worktrees.jobs.workflow import close_workflow, load_workflow, rewrite
-from worktrees.model import Oid, Operation, OperationId, Removal, Removed
-from worktrees.store import now, seconds_of, write_json
+from worktrees.model import Oid, Removal, Removed
+from worktrees.store import seconds_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from worktrees.git import Repo
     from worktrees.git.objects import Reader
     from worktrees.isolation import Place, Workspace
-    from worktrees.model import ChangeSet, Job, WorkflowName
+    from worktrees.model import ChangeSet, Job, JobId, OperationId, WorkflowName
 
 _MOST_PROCESSES_NAMED = 3
 
@@ -51,25 +51,30 @@ def snapshot_ref(job: Job) -> str:
 
 
 # --------------------------------------------------------------------------------------------------------- giving up
-def drop(place: Place, jobs: Sequence[Job], settings: Settings, *, dry_run: bool = False) -> Removed:
-    """Gives jobs up: workspaces removed, work kept, one operation in the log.
+def give_up(place: Place, jobs: Sequence[Job], settings: Settings) -> list[Removal]:
+    """Removes the workspaces of jobs, all or none, their work kept. Who calls notes the operation and `mark_dropped`.
 
     Raises: Refused `job-unfinished`, `live-processes`, `not-captured`; nothing is removed then.
     """
     for job in jobs:
         _require_still(place, job)
-    if dry_run:
-        return Removed(dry_run=True, removals=[_would_remove(place, job) for job in jobs])
-    removals = _give_up(place, jobs, settings)
-    operation = _record(place, jobs, "drop " + ", ".join(job.name or job.job_id for job in jobs))
-    return Removed(operation_id=operation.operation_id, removals=removals)
-
-
-def _give_up(place: Place, jobs: Sequence[Job], settings: Settings) -> list[Removal]:
-    """Captures all, then removes all."""
     ended = [_ended(place, job) for job in jobs]
     kept = [_capture(place, job, settings) for job in ended]
     return [_remove(place, job, commit) for job, commit in zip(ended, kept, strict=True)]
+
+
+def preview(place: Place, jobs: Sequence[Job]) -> list[Removal]:
+    """What `give_up` would remove. Raises: Refused as `give_up`; costs a stat of every file for the sizes."""
+    for job in jobs:
+        _require_still(place, job)
+    return [_would_remove(place, job) for job in jobs]
+
+
+def mark_dropped(place: Place, jobs: Sequence[JobId], operation: OperationId | None) -> None:
+    """Writes into jobs' records by which operation they were given up, None for not any more."""
+    names = {records.update(place.state, job, dropped_by=operation).workflow_id for job in jobs}
+    for name in names:
+        close_or_reopen(place, name, came_back=operation is None)
 
 
 def _require_still(place: Place, job: Job) -> None:
@@ -112,35 +117,6 @@ def _ended(place: Place, job: Job) -> Job:
     if job.state == "queued":
         return cancel(place, job.job_id)
     return settle(place, job.job_id) if job.state == "open" else job
-
-
-def _record(place: Place, jobs: Sequence[Job], message: str, undoes: Operation | None = None) -> Operation:
-    """Writes a drop, or the undo of one, into the operation log and into its jobs' records."""
-    state = place.state
-    workflows = {job.workflow_id for job in jobs}
-    with state.lock("landing", purpose=message):
-        number = max(state.operation_numbers(), default=0) + 1
-        operation = Operation(
-            operation_id=OperationId(f"op-{number:06d}"),
-            kind="undo" if undoes else "drop",
-            state="done",
-            workflow_id=workflows.copy().pop() if len(workflows) == 1 else None,
-            jobs=[job.job_id for job in jobs],
-            undoes=undoes.operation_id if undoes else None,
-            message=message,
-            created_at=now(),
-            finished_at=now(),
-        )
-        write_json(state.operation_path(number), operation.dump(), durable=True)
-        if undoes is not None:
-            path = state.operation_path(int(undoes.operation_id.removeprefix("op-")))
-            write_json(path, undoes.model_copy(update={"undone_by": operation.operation_id}).dump(), durable=True)
-    restored = undoes is not None and any(job.dropped_by for job in jobs)
-    for job in jobs:
-        records.update(state, job.job_id, dropped_by=None if restored else operation.operation_id)
-    for name in workflows:
-        close_or_reopen(place, name, came_back=restored)
-    return operation
 
 
 # --------------------------------------------------------------------------------------------------------- capturing
@@ -333,7 +309,7 @@ def _entry(objects: Reader, tree: Oid, path: bytes) -> tuple[str, str] | None:
 
 # ----------------------------------------------------------------------------------------------------- bringing back
 def restore(place: Place, job: Job) -> Job:
-    """Makes a removed workspace again as it was when it was taken away; a dropped job counts again.
+    """Makes a removed workspace again as it was when it was taken away.
 
     Raises: Refused `workspace-present`, `no-snapshot`.
     """
@@ -354,7 +330,7 @@ def restore(place: Place, job: Job) -> Job:
             place, job.job_id, job.baseline.model_copy(update={"snapshot": last})
         )
         _bring_ignored(place, workspace, place.store.ref(f"{ref}-ignored"))
-    return records.update(place.state, job.job_id, dropped_by=None)
+    return records.load(place.state, job.job_id)
 
 
 def _bring_ignored(place: Place, workspace: Workspace, commit: Oid | None) -> None:
@@ -393,37 +369,7 @@ def _make_parents(top: Path, path: bytes) -> bool:
     return True
 
 
-# ----------------------------------------------------------------------------------------------------------- undoing
-def concerns_drop(operations: Sequence[Operation], wanted: Operation) -> bool:
-    """Whether an operation is a drop, or reverses one, or reverses such a reversal."""
-    by_id = {operation.operation_id: operation for operation in operations}
-    while wanted.undoes is not None and wanted.undoes in by_id:
-        wanted = by_id[wanted.undoes]
-    return wanted.kind == "drop"
-
-
-def undo(place: Place, wanted: Operation, settings: Settings) -> Operation:
-    """Reverses a drop by restoring its jobs, and the reversal of a drop by dropping them again.
-
-    Raises: Refused `already-undone`; whatever `drop` and `restore` raise.
-    """
-    if wanted.undone_by is not None:
-        raise Refused(
-            f"`{wanted.operation_id}` was undone by `{wanted.undone_by}`",
-            code="already-undone",
-            hint=f"wt undo {wanted.undone_by}",
-        )
-    jobs = [records.load(place.state, job_id) for job_id in wanted.jobs]
-    if any(job.dropped_by for job in jobs):
-        for job in jobs:
-            restore(place, job)
-    else:
-        for job in jobs:
-            _require_still(place, job)
-        _give_up(place, jobs, settings)
-    return _record(place, jobs, f"undo {wanted.operation_id}", undoes=wanted)
-
-
+# --------------------------------------------------------------------------------------------------------- workflows
 def close_or_reopen(place: Place, name: WorkflowName, *, came_back: bool) -> None:
     """Closes a workflow whose jobs have all landed or were dropped; opens it again when some of its jobs came back."""
     if not came_back:
