@@ -9,9 +9,10 @@ from pathlib import Path
 from tests.kit import RepoKit
 from worktrees.git import ObjectStore, discover
 from worktrees.isolation import Place
+from worktrees.landing import checkpoint, find_target, land
 from worktrees.merge import Candidate, MergeStrategy, OnConflict, ThreeWay
-from worktrees.model import Baseline, JobId, MergePlan, Oid
-from worktrees.store import State, new_id
+from worktrees.model import Baseline, JobId, MergePlan, Oid, Operation, Workflow, WorkflowName
+from worktrees.store import State, new_id, now
 
 IDENTITY = ("Boss", "boss@example.com")
 Edits = Mapping[str | bytes, bytes | str | tuple[str, bytes | str] | None]
@@ -27,10 +28,6 @@ class Desk:
         state = State(repo.common_dir)
         state.prepare()
         self.place = Place(repo, state, ObjectStore(state.store).ensure(repo), kit.path.with_name("workspaces"))
-
-    @property
-    def repo(self):  # type: ignore[no-untyped-def]  # noqa: ANN201
-        return self.place.repo
 
     @property
     def store(self) -> ObjectStore:
@@ -95,6 +92,20 @@ class Desk:
             message=message,
             on_conflict=on_conflict,
         )
+
+    def land(self, candidates: Sequence[Candidate], *, into: str | None = None, no_commit: bool = False) -> Operation:
+        """Merges and lands jobs as `wt merge` does."""
+        target = find_target(self.place.repo, into)
+        plan = self.plan(candidates, onto=target.before)
+        return land(
+            self.place, plan, target=target, jobs=[each.job_id for each in candidates], workflow=WorkflowName("w"),
+            no_commit=no_commit,
+        )  # fmt: skip
+
+    def workflow(self) -> Workflow:
+        """A workflow opened now."""
+        state = checkpoint(self.store, self.place.repo, "when the workflow began", ref="refs/wt/w/boss")
+        return Workflow(workflow_id=WorkflowName("w"), baseline=self.baseline(), created_at=now(), boss_state=state)
 
     def read(self, commit: Oid, path: str) -> bytes | None:
         """A file of a commit of the store, None when there is none."""
