@@ -2,11 +2,12 @@
 
 In the order of a job's life:
 
-1. `prime` and `fingerprint`, once the workspace stands and setup is done, before the worker starts: they record what the worker
-   cannot be trusted to leave alone (stat data, ignore rules, filters; hooks, configuration, refs).
+1. `prime` and `fingerprint`, once the workspace stands and setup is done, before the worker starts: they record what
+   the worker cannot be trusted to leave alone (stat data, ignore rules, filters; hooks, configuration, refs).
 2. `capture` with `ref=None` while it runs: a live look for `wt diff`.
 3. `audit`, after its last process is dead and before git touches the workspace: plain file reads.
-4. `capture` with a ref: the snapshot, durable. Only the store's objects and an index of ours are used, never the worker's git.
+4. `capture` with a ref: the snapshot, durable. Only the store's objects and an index of ours are used, never the
+   worker's git.
 5. `change_set`: baseline against snapshot, as git sees two trees. `keep_ignored` before a workspace is removed.
 
 What cannot be captured is named in the findings and makes the change set unverified; nothing is dropped silently.
@@ -14,11 +15,12 @@ What cannot be captured is named in the findings and makes the change set unveri
 
 from worktrees.changes.audit import audit, fingerprint
 from worktrees.changes.changeset import change_set, overlaps
+from worktrees.changes.ignored import keep_ignored
 from worktrees.changes.outside import checkout_fingerprint, edited_since, outside_edits
 from worktrees.changes.report import reported_files
 from worktrees.changes.scan import Scan
 from worktrees.changes.sensitive import is_sensitive
-from worktrees.changes.snapshot import capture, keep_ignored, prime
+from worktrees.changes.snapshot import capture, prime
 
 __all__ = [
     "Scan",

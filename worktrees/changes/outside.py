@@ -1,8 +1,19 @@
-"""Edits outside the workspace, found after the fact where no sandbox stops them."""
+"""Edits outside the workspace, found after the fact where no sandbox stops them.
+
+Who made an edit cannot be told: the boss works in its checkout too. So these are findings that name a path and never
+damage. No filter runs and no content is read: git compares stat data and lists names.
+"""
 
 from __future__ import annotations
 
+import os
+import shutil
 from typing import TYPE_CHECKING, Any
+
+from worktrees.changes.desk import desk
+from worktrees.changes.plain import head_commit
+from worktrees.changes.scan import Notes
+from worktrees.changes.snapshot import after_path, excludes_file, names_of, record_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -10,17 +21,63 @@ if TYPE_CHECKING:
     from worktrees.git import ObjectStore, Repo
     from worktrees.model import Finding
 
+_MOST = 10_000
+
 
 def checkout_fingerprint(repo: Repo) -> dict[str, Any]:
-    """The dirty and untracked paths of the boss's checkout with their stat data; costs about one `git status`."""
-    raise NotImplementedError
+    """The dirty and untracked paths of the boss's checkout with their stat data; costs about one `git status`.
+
+    Looks at ten thousand paths at most.
+    """
+    if repo.work_tree is None:
+        return {}
+    changed = names_of(repo.git("diff-files", "--name-only", "-z", "--ignore-submodules=all"))
+    untracked = names_of(repo.git("ls-files", "--others", "--exclude-standard", "-z"))
+    return {
+        "head": head_commit(repo.git_dir, repo.common_dir),
+        "paths": {path: _stat(repo.work_tree, path) for path in (*changed, *untracked)[:_MOST]},
+    }
+
+
+def _stat(top: Path, path: str) -> list[int] | None:
+    try:
+        found = os.lstat(os.path.join(top, path))
+    except OSError:
+        return None
+    return [found.st_mode, found.st_size, found.st_ino, found.st_mtime_ns]
 
 
 def outside_edits(repo: Repo, before: dict[str, Any]) -> list[Finding]:
-    """Paths of the boss's checkout that were edited since, `outside-edit` each; the boss may have done it as well."""
-    raise NotImplementedError
+    """Paths of the boss's checkout that were edited since, `outside-edit` each; the boss may have done it as well.
+
+    Not called when the audit found damage: then nothing of git runs in the boss's checkout either.
+    """
+    after = checkout_fingerprint(repo)
+    if not before or not after or repo.work_tree is None:
+        return []
+    old, new = before["paths"], after["paths"]
+    notes = Notes()
+    for path in sorted(old.keys() | new.keys()):
+        if path in new:
+            edited = new[path] != old.get(path, "clean")
+        else:  # clean again: by a commit of the boss's, or because the edit was taken back
+            edited = before["head"] == after["head"] and _stat(repo.work_tree, path) != old[path]
+        if edited:
+            notes.add("outside-edit", path, "{} in the main checkout was edited while the job ran, by it or by you")
+    return list(notes.result())
 
 
-def edited_since(store: ObjectStore, workspace: Path, index: Path) -> list[Finding]:
+def edited_since(store: ObjectStore, repo: Repo, workspace: Path, index: Path) -> list[Finding]:
     """Paths of a captured workspace that were edited after its capture, by whoever; `index` as given to `capture`."""
-    raise NotImplementedError
+    record, after = record_of(index), after_path(index)
+    if record is None or not after.is_file() or not workspace.is_dir():
+        return []
+    notes = Notes()
+    with desk(index.parent, repo.object_format, store.path / "objects", workspace) as own:
+        shutil.copy2(after, own.index)
+        rules = excludes_file(own, record.excludes)
+        edited = names_of(own.git("diff-files", "--name-only", "-z", "--ignore-submodules=all"))
+        added = names_of(own.git("ls-files", "--others", "-z", f"--exclude-from={rules}"))
+        for path in sorted({*edited, *added} - record.present.keys()):
+            notes.add("outside-edit", path, f"{{}} in `{workspace.name}` was edited after that job was captured")
+    return list(notes.result())

@@ -117,6 +117,32 @@ class ObjectStore:
         done = self.git("commit-tree", *words, "-F", "-", tree, stdin=message.encode(), env=env, durable=durable)
         return Oid(done.text)
 
+    def adopt(self, new: Oid, pinned: Oid | None) -> None:
+        """Copies into the store what `new` has beyond `pinned` and only the user's objects hold.
+
+        git writes no object that an alternate has already; there it may be unreachable (staged once, committed by a
+        worker), and the user's gc takes it. `pinned` is a commit that a ref of the user's repository holds, None for
+        nothing. History is not copied: parents of `new` must be safe already. Cost: one `diff-tree`, nothing more where
+        nothing is to be copied.
+        """
+        if pinned is None:
+            entries = [
+                record.partition(b"\t")[0].split(b" ") for record in self.git("ls-tree", "-r", "-t", "-z", new).records
+            ]
+            inside = [oid for mode, _, oid in entries if mode != b"160000"]
+        else:
+            done = self.git("diff-tree", "-r", "-t", "-z", "--raw", "--no-renames", "--no-abbrev", pinned, new)
+            raw = [record.split(b" ") for record in done.records[::2]]
+            inside = [oid for _, mode, _, oid, _ in raw if mode not in (b"160000", b"000000")]
+        oids = [new, *dict.fromkeys(oid.decode() for oid in inside)]
+        if inside:
+            oids.append(self.git("rev-parse", "--verify", f"{new}^{{tree}}").text)
+        objects = self.path / "objects"
+        borrowed = [oid for oid in oids if not os.path.exists(f"{objects}/{oid[:2]}/{oid[2:]}")]
+        if borrowed:
+            wanted = "".join(f"{oid}\n" for oid in borrowed).encode()
+            self.git("pack-objects", "-q", "--window=0", os.fspath(objects / "pack" / "pack"), stdin=wanted)
+
     def make_durable(self) -> None:
         """Everything written to this store so far survives a power cut; git never syncs directories itself."""
         sync_filesystem(self.path)
