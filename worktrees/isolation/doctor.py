@@ -7,14 +7,17 @@ takes bystanders along. No workspace is ever removed here.
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
+from functools import partial
 from pathlib import Path
 
+from worktrees.errors import Busy
 from worktrees.git import run
 from worktrees.isolation import entry, journal
 from worktrees.isolation.journal import Record
-from worktrees.isolation.place import JOB, Place
+from worktrees.isolation.place import JOB, Place, reported
 from worktrees.isolation.trash import discard
 from worktrees.model import Finding, JobId
 
@@ -26,39 +29,51 @@ def doctor_findings(place: Place, *, fix: bool = False, running: Collection[JobI
 
     `running` are jobs whose worker may hold git's locks right now.
     """
+    found: list[Finding] = []
     ours = {record.job: record for record in journal.records(place)}
-    found = [finding for record in ours.values() for finding in _of_ours(place, record, fix=fix, running=running)]
+    for record in ours.values():
+        if not fix:
+            found += [finding for finding, _ in _of_ours(place, record, running)]
+            continue
+        with reported(found, record.job), contextlib.suppress(Busy), journal.claim(place, record.job):
+            for finding, mend in _of_ours(place, record, running):
+                if mend is not None:
+                    mend()
+                    found.append(finding)
     return found if fix else [*found, *_of_others(place, ours), *_orphans(place, ours)]
 
 
-def _of_ours(place: Place, record: Record, *, fix: bool, running: Collection[JobId]) -> Iterator[Finding]:
-    git_dir = place.entries / record.job
+def _of_ours(
+    place: Place, record: Record, running: Collection[JobId]
+) -> Iterator[tuple[Finding, Callable[[], object] | None]]:
+    """Findings, each with what mends it."""
+    job, git_dir = record.job, place.entries / record.job
+
+    def mend(file: str) -> None:
+        entry.mend(place, job, record.path, record.commit, record.sparse, file)
+
+    def register() -> None:
+        entry.register(place, job, record.path, record.commit, record.sparse)
+        mend("index")
+
     if not record.path.is_dir():
-        if not fix:
-            yield Finding(
-                code="workspace-missing",
-                path=os.fspath(record.path),
-                message=f"the workspace of `{record.job}` is gone; forget it with `wt drop {record.job}`",
-            )
+        message = f"the workspace of `{job}` is gone; `wt drop {job}` takes it off the list"
+        yield Finding(code="workspace-missing", path=os.fspath(record.path), message=message), None
         return
     if not git_dir.is_dir():
-        if fix:
-            entry.register(place, record.job, record.path, record.commit, record.sparse)
-            entry.mend(place, record.job, record.path, record.commit, record.sparse, ["index"])
-        yield Finding(code="worktree-missing", path=os.fspath(git_dir), message="git's entry of a workspace is gone")
+        message = f"git's entry of the workspace of `{job}` is gone"
+        yield Finding(code="worktree-missing", path=os.fspath(git_dir), message=message), register
         return
-    wrong = entry.damage(git_dir)
-    if "HEAD" not in wrong and not _has_head(place, git_dir):
-        wrong["HEAD"] = "names a commit that is not there"
-    if fix and wrong:
-        entry.mend(place, record.job, record.path, record.commit, record.sparse, wrong)
+    wrong = _damage(place, git_dir)
+    if not os.path.lexists(git_dir / "index"):
+        wrong["index"] = "is missing"
     for name, what in wrong.items():
-        yield Finding(code="worktree-damaged", path=os.fspath(git_dir / name), message=f"`{name}` {what}")
+        finding = Finding(code="worktree-damaged", path=os.fspath(git_dir / name), message=f"`{name}` {what}")
+        yield finding, partial(mend, name)
     for name in _LOCKS:
-        if record.job not in running and os.path.lexists(git_dir / name):
-            if fix:
-                discard(place, git_dir / name)
-            yield Finding(code="stale-lock", path=os.fspath(git_dir / name), message="a dead git left its lock")
+        if job not in running and os.path.lexists(git_dir / name):
+            finding = Finding(code="stale-lock", path=os.fspath(git_dir / name), message="a dead git left its lock")
+            yield finding, partial(discard, place, git_dir / name)
 
 
 def _of_others(place: Place, ours: Collection[JobId]) -> Iterator[Finding]:
@@ -66,10 +81,7 @@ def _of_others(place: Place, ours: Collection[JobId]) -> Iterator[Finding]:
         git_dir = place.entries / name
         if name in ours:
             continue
-        wrong = entry.damage(git_dir)
-        if "HEAD" not in wrong and "commondir" not in wrong and not _has_head(place, git_dir):
-            wrong["HEAD"] = "names a commit that is not there"
-        for file, what in wrong.items():
+        for file, what in _damage(place, git_dir).items():
             yield Finding(
                 code="foreign-worktree-damaged",
                 path=os.fspath(git_dir / file),
@@ -77,12 +89,15 @@ def _of_others(place: Place, ours: Collection[JobId]) -> Iterator[Finding]:
             )
 
 
-def _has_head(place: Place, git_dir: Path) -> bool:
-    """Whether the commit of a detached HEAD exists; a branch answers for itself."""
+def _damage(place: Place, git_dir: Path) -> dict[str, str]:
+    """What the files say is wrong, and whether the commit of a detached HEAD exists; a branch answers for itself."""
+    wrong = entry.damage(git_dir)
     head = (entry.read_small(git_dir / "HEAD") or b"").strip()
-    if head.startswith(b"ref: "):
-        return True
-    return run("cat-file", "-e", head.decode(), git_dir=place.repo.common_dir, expect=None).status == 0
+    if "HEAD" not in wrong and not head.startswith(b"ref: "):
+        asked = run("cat-file", "-e", head.decode(), git_dir=place.repo.common_dir, expect=None)
+        if asked.status != 0:
+            wrong["HEAD"] = "names a commit that is not there"
+    return wrong
 
 
 def _orphans(place: Place, ours: Collection[JobId]) -> Iterator[Finding]:

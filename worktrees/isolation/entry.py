@@ -11,20 +11,20 @@ under the `repository` lock, with other people's races tried again.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import random
 import re
 import shutil
 import stat
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from worktrees.errors import GitFailed, NotFound
 from worktrees.git import run
 from worktrees.isolation.place import Place
 from worktrees.model import Baseline, JobId, Oid
-from worktrees.store import sync_directory
 
 # With these the entry is what gitrepository-layout(5) says.
 _KNOWN_EXTENSIONS = {"objectformat", "partialclone", "preciousobjects", "relativeworktrees", "worktreeconfig"}
@@ -88,7 +88,6 @@ def _assemble(place: Place, job: JobId, path: Path, commit: Oid, settings: Mappi
     ):
         _write_synced(built / name, content + b"\n")
     _inherit(place, built, settings)
-    sync_directory(built)
     while True:
         place.entries.mkdir(exist_ok=True)
         try:
@@ -114,11 +113,10 @@ def _write_synced(path: Path, content: bytes) -> None:
 
 def _write_pointer(path: Path, entry: Path) -> None:
     """The `.git` file of a work tree; whatever stands there is replaced, never followed."""
-    fresh = path / ".git.wt"
-    fresh.unlink(missing_ok=True)
-    with fresh.open("xb") as file:
+    pointer = path / ".git"
+    pointer.unlink(missing_ok=True)
+    with pointer.open("xb") as file:
         file.write(b"gitdir: " + os.fsencode(entry) + b"\n")
-    os.rename(fresh, path / ".git")
 
 
 def _inherit(place: Place, built: Path, settings: Mapping[str, str]) -> None:
@@ -172,7 +170,13 @@ def check_out(
     def read_tree(*words: str) -> None:
         run("read-tree", "-m", *words, git_dir=entry, work_tree=path, env=env, config=_checkout_settings(sparse))
 
-    read_tree("-u", baseline.start)
+    try:
+        read_tree("-u", baseline.start)
+    except GitFailed as error:
+        # git says which file it could not write and not why.
+        if shutil.disk_usage(path).free < 1 << 20:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), os.fspath(path)) from error
+        raise
     if index is not None:
         shutil.copyfile(entry / "index", index)
     if baseline.snapshot is not None:
@@ -247,7 +251,7 @@ def points_at(entry: Path) -> Path | None:
 def damage(entry: Path) -> dict[str, str]:
     """What is wrong with an entry: file -> what. Some of it makes git fail in the whole repository, all of it in parts.
 
-    Only reads files.
+    Only reads files. An entry of somebody who did not check out yet has no index; ours always have one.
     """
     found = {}
     for name in ("commondir", "gitdir", "HEAD"):
@@ -269,17 +273,16 @@ def damage(entry: Path) -> dict[str, str]:
     return found
 
 
-def mend(place: Place, job: JobId, path: Path, commit: Oid, sparse: Sequence[str], files: Iterable[str]) -> None:
-    """Writes files of an entry of ours anew; each arrives whole, and what stood there goes to the trash."""
+def mend(place: Place, job: JobId, path: Path, commit: Oid, sparse: Sequence[str], name: str) -> None:
+    """Writes a file of an entry of ours anew; it arrives whole, and what stood there goes to the trash."""
     entry = place.entries / job
-    for name in files:
-        with contextlib.suppress(FileNotFoundError):
-            os.rename(entry / name, place.state.trash / f"{job}.{name}.{time.time_ns():x}")
-        if name == "index":
-            run("read-tree", commit, git_dir=entry, work_tree=path, config=_checkout_settings(sparse))
-            continue
-        content = {"commondir": _COMMON, "gitdir": os.fsencode(path / ".git"), "HEAD": commit.encode()}[name]
-        fresh = entry / f"{name}.wt"
-        fresh.unlink(missing_ok=True)
-        _write_synced(fresh, content + b"\n")
-        os.rename(fresh, entry / name)
+    with contextlib.suppress(FileNotFoundError):
+        os.rename(entry / name, place.state.trash / f"{job}.{name}.{time.time_ns():x}")
+    if name == "index":
+        run("read-tree", commit, git_dir=entry, work_tree=path, config=_checkout_settings(sparse))
+        return
+    content = {"commondir": _COMMON, "gitdir": os.fsencode(path / ".git"), "HEAD": commit.encode()}[name]
+    fresh = entry / f"{name}.wt"
+    fresh.unlink(missing_ok=True)
+    _write_synced(fresh, content + b"\n")
+    os.rename(fresh, entry / name)

@@ -19,7 +19,6 @@ import hashlib
 import json
 import os
 import re
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +26,7 @@ from typing import TYPE_CHECKING
 
 from worktrees.errors import GitFailed, Refused, StateBroken, Usage
 from worktrees.git import ObjectStore, Repo, discover, sync_filesystem
-from worktrees.model import JobId, Oid
+from worktrees.model import Finding, JobId, Oid
 from worktrees.store import State, write_bytes
 
 if TYPE_CHECKING:
@@ -102,8 +101,8 @@ def _root(repo: Repo, configured: str | None) -> Path:
 
 
 def _is_temporary(path: Path) -> bool:
-    roots = {"/tmp", "/var/tmp", tempfile.gettempdir()}  # noqa: S108 - named to be avoided
-    return any(path.is_relative_to(os.path.realpath(root)) for root in roots)
+    roots = ("/tmp", "/var/tmp", os.environ.get("TMPDIR"))  # noqa: S108 - named to be avoided
+    return any(path.is_relative_to(os.path.realpath(root)) for root in roots if root)
 
 
 def _is_nested(main: Path) -> bool:
@@ -229,3 +228,12 @@ def disk(doing: str) -> Iterator[None]:
             hint="see to the disk (space, permissions, read-only mounts) and run the command again",
             details={"errno": error.errno},
         ) from error
+
+
+@contextlib.contextmanager
+def reported(found: list[Finding], job: JobId) -> Iterator[None]:
+    """Turns a failure of the disk into a finding, for work that must go on with the next job."""
+    try:
+        yield
+    except OSError as error:
+        found.append(Finding(code="recovery-failed", message=f"the workspace of `{job}` stays as it is: {error}"))

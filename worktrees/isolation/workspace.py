@@ -23,7 +23,7 @@ from typing import ClassVar, Literal, Protocol
 from worktrees.errors import Busy, Refused
 from worktrees.isolation import entry, journal
 from worktrees.isolation.journal import Claim, Intent, Record
-from worktrees.isolation.place import Place, disk, mark, unmark
+from worktrees.isolation.place import Place, disk, mark, reported, unmark
 from worktrees.isolation.trash import discard, sweep
 from worktrees.model import Baseline, Finding, JobId, RepoPath
 
@@ -121,7 +121,12 @@ class WorktreeIsolation:
                 # A full disk must not keep us from freeing it; without an intent the record shows what is left to do.
                 with _full_disk_allowed():
                     held.write(Intent(job, path, "removing"))
-                _take_away(place, job, path)
+                try:
+                    _take_away(place, job, path)
+                except OSError:
+                    if os.path.lexists(path):  # nothing has moved, and somebody may go on working there
+                        held.settle()
+                    raise
                 held.settle()
             unmark(place, path.parent)
             sweep(place)
@@ -142,7 +147,7 @@ def recover(place: Place) -> list[Finding]:
         return []
     found: list[Finding] = []
     for job in journal.intended(place):
-        with _reported(found, job), contextlib.suppress(Busy), journal.claim(place, job) as held:
+        with reported(found, job), contextlib.suppress(Busy), journal.claim(place, job) as held:
             if held.pending:
                 done = {"adding": "half-made workspace was undone", "removing": "half-removed workspace was removed"}
                 message = f"the {done[held.pending.phase]}: the process at work on it died"
@@ -152,16 +157,13 @@ def recover(place: Place) -> list[Finding]:
                 found.append(Finding(code="workspace-recovered", path=os.fspath(path), message=message))
     for record in journal.records(place):
         git_dir = place.entries / record.job
-        wrong = {name: what for name, what in entry.damage(git_dir).items() if name != "index" and what in entry.FATAL}
-        if wrong and git_dir.is_dir():
-            with _reported(found, record.job), contextlib.suppress(Busy), journal.claim(place, record.job):
-                entry.mend(place, record.job, record.path, record.commit, record.sparse, wrong)
-                found.extend(
-                    Finding(
-                        code="worktree-mended", path=os.fspath(git_dir / name), message=f"`{name}` {what}; written anew"
-                    )
-                    for name, what in wrong.items()
-                )
+        for name, what in entry.damage(git_dir).items() if git_dir.is_dir() else ():
+            if name == "index" or what not in entry.FATAL:
+                continue
+            with reported(found, record.job), contextlib.suppress(Busy), journal.claim(place, record.job):
+                entry.mend(place, record.job, record.path, record.commit, record.sparse, name)
+                message = f"`{name}` {what}, so git failed; it is written anew"
+                found.append(Finding(code="worktree-mended", path=os.fspath(git_dir / name), message=message))
     sweep(place)
     return found
 
@@ -238,13 +240,3 @@ def _full_disk_allowed() -> Iterator[None]:
     except OSError as error:
         if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
             raise
-
-
-@contextlib.contextmanager
-def _reported(found: list[Finding], job: JobId) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        found.append(
-            Finding(code="recovery-failed", message=f"what is left of the workspace of `{job}` stays: {error}")
-        )
