@@ -1,6 +1,8 @@
 """The only mover of the boss's refs and files: land, rollback, undo, recover a torn operation.
 
-    flow        the verbs, their order, and recovery
+    flow        the verbs
+    target      the branch they move
+    turn        one operation, its order, and recovery
     checkout    a work tree on its way: the user's index, what must not be overwritten, writing files
     checkpoint  the whole of a checkout as a commit in wt's own store
     log         the operation log
@@ -12,8 +14,10 @@ rollback throws away is saved first. Somebody else's `index.lock` is never touch
 """
 
 from worktrees.landing.checkpoint import checkpoint
-from worktrees.landing.flow import Target, find_target, land, recover, rollback, undo
+from worktrees.landing.flow import land, rollback, undo
 from worktrees.landing.log import find, landed, operations, record
+from worktrees.landing.target import Target, find_target
+from worktrees.landing.turn import recover
 
 __all__ = [
     "Target",

@@ -1,124 +1,21 @@
-"""How the boss's branch, index and files move: land, rollback, undo, and recovery of any of them.
-
-Every operation is a way from one state to another, `before` to `after` for the branch and one shape to another for
-index and files, written down before anything moves. An undo is the same way back, so an undo can be undone.
-
-Order, under the lock `landing`:
- 1. settle what an earlier crash left
- 2. reserve a number; own the user's index: nobody's git command writes it from here on
- 3. look: the branch stands where the plan says, nothing uncommitted would be overwritten; else refuse, nothing
-    changed
- 4. copy the objects over, durable; write the record `prepared`, durable
- 5. move the branch by compare-and-swap, durable: the one commit point. An operation that leaves the branch where it
-    is (`--no-commit`, a rollback of files alone) has its commit point in step 4
- 6. write the files with an index of ours; sync them
- 7. rename that index over the user's, let go of it; write the record `done`, durable
-
-Death before 5 leaves everything as before; after 5 the next command goes on with 6. Should 6 be impossible (a full
-disk, a filter that fails) the branch goes back to `before`, then the files. When the branch stands at neither,
-somebody moved it in the meantime: nothing of theirs is touched.
-"""
+"""How the boss's work moves: land, rollback, undo. Each says where from and where to; `turn` does the moving."""
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
-from worktrees.errors import GitFailed, NotFound, Refused, StateBroken, WorktreesError
-from worktrees.git import Repo, sync_filesystem
-from worktrees.landing import checkout, log
-from worktrees.landing.checkpoint import Captured, Shape, capture, head_of, ignored_at, keep, name_state, shape_of
-from worktrees.model import (
-    Finding,
-    JobId,
-    MergePlan,
-    Oid,
-    Operation,
-    OperationId,
-    OperationState,
-    RepoPath,
-    Workflow,
-    WorkflowName,
-    path_text,
-)
-from worktrees.store import now
+from worktrees.errors import NotFound, Refused
+from worktrees.landing import log
+from worktrees.landing.checkpoint import Shape, head_of, keep, name_state, shape_of
+from worktrees.landing.target import Target, find_target, moved, not_checked_out
+from worktrees.landing.turn import turn
+from worktrees.model import JobId, MergePlan, Oid, Operation, OperationId, Workflow, WorkflowName
 
 if TYPE_CHECKING:
     from worktrees.isolation import Place
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
-    """A branch to land on: its full ref, where it stands, and the work tree that has it checked out (None: nowhere)."""
-
-    ref: str
-    before: Oid
-    repo: Repo | None
-
-    @property
-    def branch(self) -> str:
-        """The short branch name."""
-        return self.ref.removeprefix("refs/heads/")
-
-
-def find_target(repo: Repo, into: str | None = None) -> Target:
-    """The branch checked out here, or the named one wherever it is.
-
-    Raises: Refused `detached-head`, `unborn-branch`, `operation-in-progress`; NotFound for no such branch.
-    """
-    if into is None:
-        head = repo.head()
-        if (under_way := repo.operation_in_progress()) is not None:
-            name, end = under_way
-            raise Refused(f"a {name} is in progress here", code="operation-in-progress", hint=f"finish it, or: {end}")
-        if head.ref is None:
-            raise Refused(
-                "HEAD is detached, so there is no branch to move",
-                code="detached-head",
-                hint="git switch BRANCH, or: wt merge --into BRANCH",
-            )
-        if head.commit is None:
-            raise Refused(
-                f"the branch `{head.branch}` has no commit yet", code="unborn-branch", hint="git commit --allow-empty"
-            )
-        return Target(head.ref, head.commit, repo)
-    ref = into if into.startswith("refs/heads/") else f"refs/heads/{into}"
-    before = repo.ref(ref)
-    if before is None:
-        raise NotFound(f"no branch `{into}`", hint="git branch --list")
-    _refuse_held(repo, ref)
-    found = repo.worktree_of_branch(ref)
-    if found is None or not found.path.is_dir():
-        return Target(ref, before, None)
-    there = repo if repo.work_tree is not None and found.path == repo.work_tree else repo.at(found.path)
-    if (under_way := there.operation_in_progress()) is not None:
-        raise Refused(
-            f"a {under_way[0]} is in progress in `{found.path}`",
-            code="operation-in-progress",
-            hint=f"finish it, or: {under_way[1]}",
-        )
-    return Target(ref, before, there)
-
-
-def _refuse_held(repo: Repo, ref: str) -> None:
-    """A branch under rebase or bisect is nobody's HEAD, yet git will write it when that ends."""
-    entries = repo.common_dir / "worktrees"
-    for place in (repo.common_dir, *(entries.iterdir() if entries.is_dir() else ())):
-        for file in ("rebase-merge/head-name", "rebase-apply/head-name", "BISECT_START"):
-            with contextlib.suppress(OSError):
-                name = (place / file).read_text("utf-8", "surrogateescape").strip()
-                if ref in {name, f"refs/heads/{name}"}:
-                    raise Refused(
-                        f"`{ref.removeprefix('refs/heads/')}` is being rebased or bisected",
-                        code="operation-in-progress",
-                        hint="finish it first; git worktree list shows where",
-                    )
-
-
-# -------------------------------------------------------------------------------------------------------------- verbs
 def land(
     place: Place,
     plan: MergePlan,
@@ -139,8 +36,8 @@ def land(
     if plan.after == plan.before:
         raise Refused("there is nothing to land", code="nothing-to-land", hint="wt list")
     if no_commit and target.repo is None:
-        raise _not_checked_out(target, "the merge cannot be left uncommitted")
-    with _turn(place, "merge") as turn:
+        raise not_checked_out(target, "the merge cannot be left uncommitted")
+    with turn(place, "merge") as held:
         start = shape_of(place.store, plan.before, None)
         end = shape_of(place.store, plan.after, None)
         restored = None
@@ -148,7 +45,7 @@ def land(
             holder = place.store.commit(end.index, [plan.before], "index of: a merge without a commit")
             restored = place.store.commit(end.files, [plan.before, holder], "a merge without a commit")
             end = Shape(end.files, end.index, holder)
-        draft = turn.draft(
+        draft = held.draft(
             target,
             kind="merge",
             after=plan.before if no_commit else plan.after,
@@ -160,8 +57,8 @@ def land(
             or "wt merge: " + ", ".join(step.name or step.job_id for step in plan.steps if step.job_id in jobs),
         )
         if target.before != plan.before:
-            raise _moved(target, plan.before)
-        return turn.carry_out(target, draft, start, end)
+            raise moved(target, plan.before)
+        return held.carry_out(target, draft, start, end)
 
 
 def rollback(place: Place, workflow: Workflow, to: OperationId | None = None) -> Operation:
@@ -173,24 +70,24 @@ def rollback(place: Place, workflow: Workflow, to: OperationId | None = None) ->
     """
     target = find_target(place.repo, workflow.baseline.branch)
     if target.repo is None:
-        raise _not_checked_out(target, "its files cannot be rolled back")
-    with _turn(place, "rollback") as turn:
+        raise not_checked_out(target, "its files cannot be rolled back")
+    with turn(place, "rollback") as held:
         state, commit, since = _goal(place, workflow, target, to)
         end = shape_of(place.store, commit, state)
-        captured = turn.capture(target)
+        captured = held.capture(target)
         start = captured.shape
         keep(place.store, [target.before], known=[commit])
-        draft = turn.draft(
+        draft = held.draft(
             target,
             kind="rollback",
             after=commit,
-            checkpoint=name_state(place.store, captured, f"before {turn.slot.operation_id}"),
+            checkpoint=name_state(place.store, captured, f"before {held.slot.operation_id}"),
             restored=state,
             workflow_id=workflow.workflow_id,
-            jobs=turn.landed_since(since, target),
+            jobs=held.landed_since(since, target),
             message=f"wt rollback: to {to or workflow.workflow_id}",
         )
-        return turn.carry_out(target, draft, start, end, captured)
+        return held.carry_out(target, draft, start, end, captured)
 
 
 def undo(place: Place, operation: OperationId | None = None) -> Operation:
@@ -199,15 +96,15 @@ def undo(place: Place, operation: OperationId | None = None) -> Operation:
     Raises: Refused `branch-moved` when the branch went on since, `would-overwrite`, `already-undone`, `not-undoable`;
     NotFound; Busy.
     """
-    with _turn(place, "undo") as turn:
+    with turn(place, "undo") as held:
         undone = _undoable(place, operation)
         target = _where(place, undone)
         start = shape_of(place.store, target.before, undone.restored)
         goal = undone.before or target.before
         end = shape_of(place.store, goal, undone.checkpoint)
-        captured = None if start.plain and end.plain else turn.capture(target)
+        captured = None if start.plain and end.plain else held.capture(target)
         keep(place.store, [target.before], known=[goal])
-        draft = turn.draft(
+        draft = held.draft(
             target,
             kind="undo",
             after=goal,
@@ -218,7 +115,7 @@ def undo(place: Place, operation: OperationId | None = None) -> Operation:
             undoes=undone.operation_id,
             message=f"wt undo: {undone.operation_id}",
         )
-        return turn.carry_out(target, draft, start, end, captured)
+        return held.carry_out(target, draft, start, end, captured)
 
 
 def _goal(
@@ -270,7 +167,7 @@ def _where(place: Place, undone: Operation) -> Target:
         raise Refused(f"`{undone.operation_id}` moved no branch", code="not-undoable", hint="wt log")
     target = find_target(place.repo, undone.ref)
     if target.before != undone.after:
-        raise _moved(target, undone.after)
+        raise moved(target, undone.after)
     if undone.checkpoint or undone.restored:
         here = str(target.repo.work_tree) if target.repo else None
         if here != undone.worktree:
@@ -280,360 +177,3 @@ def _where(place: Place, undone: Operation) -> Target:
                 hint=f"git -C {undone.worktree} switch {target.branch}",
             )
     return target
-
-
-def _moved(target: Target, expected: Oid) -> Refused:
-    return Refused(
-        f"`{target.branch}` moved meanwhile: expected {expected[:10]}, found {target.before[:10]}",
-        code="branch-moved",
-        hint=f"look at it with `git log {target.branch}`, then: wt log",
-        details={"ref": target.ref, "expected": expected, "found": target.before},
-    )
-
-
-def _not_checked_out(target: Target, consequence: str) -> Refused:
-    return Refused(
-        f"`{target.branch}` is not checked out anywhere, so {consequence}",
-        code="not-checked-out",
-        hint=f"git switch {target.branch}",
-    )
-
-
-# --------------------------------------------------------------------------------------------------- one operation
-class _Turn:
-    """An operation being carried out, under the lock `landing`."""
-
-    def __init__(self, place: Place, slot: log.Slot) -> None:
-        self.place = place
-        self.slot = slot
-        self.prepared = False
-        self._owned: Repo | None = None
-
-    def draft(self, target: Target, **fields: Any) -> Operation:
-        """The record as it will be written."""
-        return Operation(
-            operation_id=self.slot.operation_id,
-            branch=target.branch,
-            ref=target.ref,
-            worktree=str(target.repo.work_tree) if target.repo else None,
-            before=target.before,
-            created_at=now(),
-            **fields,
-        )
-
-    def give_up(self) -> None:
-        """Takes back everything but the objects; for an operation that was not written down yet."""
-        if self._owned is not None:
-            checkout.release_index(self._owned.git_dir, self.slot.lock)
-        self.slot.clear()
-
-    def landed_since(self, since: Callable[[Operation], bool], target: Target) -> list[JobId]:
-        """Jobs on this branch that landed after some point."""
-        history = log.operations(self.place.state)
-        late = {each.operation_id for each in history if each.ref == target.ref and since(each)}
-        return [job for job, operation in log.landed(history).items() if operation in late]
-
-    def _own(self, repo: Repo) -> None:
-        if self._owned is None:
-            checkout.own_index(repo.git_dir, self.slot.lock)
-            self._owned = repo
-
-    def capture(self, target: Target) -> Captured:
-        """Writes the whole checkout into the store, with the user's index ours from here on."""
-        repo = _repo(target)
-        self._own(repo)
-        captured = capture(self.place.store, repo, self.slot.files)
-        _check_stands(target, captured.seen)
-        return captured
-
-    def carry_out(
-        self, target: Target, draft: Operation, start: Shape, end: Shape, captured: Captured | None = None
-    ) -> Operation:
-        """Steps 3 to 7."""
-        store, repo = self.place.store, target.repo
-        what = f"the {draft.kind}"
-        if repo is not None and captured is None:
-            self._own(repo)
-            checkout.copy_index(repo, self.slot.index)
-            seen = checkout.look(repo, self.slot.index)
-            _check_stands(target, seen)
-            dirty = seen.unstaged | seen.unmerged
-            checkout.check_nothing_lost(repo, store, self.slot.index, dirty, start.files, end.files, what=what)
-        elif repo is not None and captured is not None:
-            self._spare_ignored(repo, captured, start, end)
-            checkout.check_nothing_lost(repo, store, self.slot.files, set(), start.files, end.files, what=what)
-            checkout.copy_index(repo, self.slot.index)
-            checkout.check_index_free(repo, store, self.slot.index, start.index, end.index, what=what)
-        with contextlib.ExitStack() as brought:
-            self._bring(brought, target, draft, end)
-            self._name(draft)
-            sync_filesystem(self.place.repo.common_dir)
-            log.write(self.slot, draft)
-            self.prepared = True
-            try:
-                _move_branch(self.place, target, draft)
-                if repo is not None:
-                    _move_files(self.place, repo, self.slot, start, end)
-            except (WorktreesError, OSError) as error:
-                settled, _ = _settle(self.place, self.slot, draft)
-                if settled.state != "done":
-                    raise _one_line(error) from error
-                return settled
-            done = log.write(self.slot, _over(draft, "done"))
-        self.slot.clear()
-        return done
-
-    def _spare_ignored(self, repo: Repo, captured: Captured, start: Shape, end: Shape) -> None:
-        """Keeps files that would go only because they are not ignored at the moment, as they were or will be."""
-        changes = checkout.changes_between(self.place.store, start.files, end.files)
-        if any(path.rpartition(b"/")[2] == b".gitignore" for path in changes):
-            untracked = set(captured.seen.untracked)
-            going = [path for path, (_, new) in changes.items() if new is None and path in untracked]
-            spared = ignored_at(repo, self.place.store, end.files, going) if going else set()
-            if spared:
-                listed = b"".join(path + b"\0" for path in sorted(spared))
-                repo.git("update-index", "--force-remove", "-z", "--stdin", index=self.slot.files, stdin=listed)
-
-    def _bring(self, brought: contextlib.ExitStack, target: Target, draft: Operation, end: Shape) -> None:
-        """Copies into the user's repository what branch and index are about to name."""
-        store, repo = self.place.store, self.place.repo
-        after = draft.after or target.before
-        if after != target.before and not _has(repo, after, target.before):
-            brought.enter_context(store.transfer_to(repo, after, known=[target.before]))
-        if end.holder is not None and not _has(repo, end.holder, after):
-            brought.enter_context(store.transfer_to(repo, end.holder, known=[after]))
-
-    def _name(self, draft: Operation) -> None:
-        """Names in the store all that this operation, or its undo, needs."""
-        names = {
-            "before": draft.before,
-            "after": draft.after,
-            "checkpoint": draft.checkpoint,
-            "restored": draft.restored,
-        }
-        lines = "".join(f"update {self.slot.refs}/{name} {oid}\n" for name, oid in names.items() if oid)
-        self.place.store.git("update-ref", "--stdin", stdin=lines.encode(), durable=True)
-
-
-@contextlib.contextmanager
-def _turn(place: Place, kind: str) -> Iterator[_Turn]:
-    place.state.prepare()
-    place.store.ensure(place.repo)
-    with place.state.lock("landing", purpose=f"wt {kind}"):
-        _settle_all(place)
-        turn = _Turn(place, log.reserve(place.state))
-        try:
-            yield turn
-        except BaseException:
-            if not turn.prepared:
-                turn.give_up()
-            raise
-
-
-def _repo(target: Target) -> Repo:
-    if target.repo is None:
-        raise _not_checked_out(target, "there are no files to move")
-    return target.repo
-
-
-def _check_stands(target: Target, seen: checkout.Look) -> None:
-    if seen.branch != target.branch:
-        raise Refused(
-            f"`{target.branch}` is not checked out there any more, but {seen.branch or 'a detached HEAD'}",
-            code="branch-moved",
-            hint=f"git switch {target.branch}, and run the command again",
-        )
-    if seen.commit != target.before:
-        raise _moved(Target(target.ref, seen.commit or target.before, target.repo), target.before)
-    if seen.unmerged:
-        raise Refused(
-            "the index holds unresolved conflicts", code="operation-in-progress", hint="git status, and resolve them"
-        )
-
-
-def _has(repo: Repo, commit: Oid, known: Oid) -> bool:
-    """Whether the user's repository holds all that a commit leads to."""
-    return repo.git("rev-list", "--objects", "--quiet", commit, "--not", known, expect=None).status == 0
-
-
-def _over(operation: Operation, state: OperationState) -> Operation:
-    return operation.model_copy(update={"state": state, "finished_at": now()})
-
-
-def _one_line(error: Exception) -> WorktreesError:
-    if isinstance(error, WorktreesError):
-        error.hint = error.hint or "nothing changed; see to it and run the command again"
-        return error
-    return StateBroken(
-        f"the checkout could not be written: {error}", hint="nothing changed; see to the disk and run the command again"
-    )
-
-
-def _move_branch(place: Place, target: Target, operation: Operation) -> None:
-    if operation.after is not None and operation.after != operation.before:
-        # The reflog of HEAD belongs to the work tree, so its git directory has to be the one that is asked.
-        (target.repo or place.repo).update_ref(
-            target.ref, operation.after, operation.before, reason=operation.message or "wt", durable=True
-        )
-
-
-def _move_files(place: Place, repo: Repo, slot: log.Slot, start: Shape, end: Shape) -> None:
-    store = place.store
-    if start.plain and end.plain:
-        checkout.switch(repo, store, slot.index, start.files, end.files, env=None, sparse=True)
-    else:
-        checkout.switch(repo, store, slot.files, start.files, end.files, env=checkout.with_store(store), sparse=False)
-        _reindex(place, repo, slot, start.index, end.index)
-    _install(repo, slot)
-
-
-def _reindex(place: Place, repo: Repo, slot: log.Slot, start: Oid, end: Oid) -> None:
-    """The user's index from one tree to another, where that is not what the files do."""
-    checkout.copy_index(repo, slot.index)
-    checkout.say(repo, slot.index, start, end, env=checkout.with_store(place.store))
-    checkout.look(repo, slot.index)
-    # Without the store: whatever the index names is in the user's repository, its trees too.
-    repo.git("write-tree", index=slot.index, durable=True)
-
-
-def _install(repo: Repo, slot: log.Slot) -> None:
-    sync_filesystem(checkout.work_tree(repo))
-    checkout.install_index(repo, slot.index)
-    checkout.release_index(repo.git_dir, slot.lock)
-
-
-# -------------------------------------------------------------------------------------------------------- recovery
-def recover(place: Place) -> list[Finding]:
-    """Settles an operation whose process died, wholly before or wholly after; at the start of every mutating verb.
-
-    Costs one directory listing when there is none. Raises: Busy when somebody else's git command holds the index.
-    """
-    if not log.unfinished(place.state):
-        return []
-    with place.state.lock("landing", purpose="wt recovery"):
-        return _settle_all(place)
-
-
-def _settle_all(place: Place) -> list[Finding]:
-    findings = []
-    for slot in log.unfinished(place.state):
-        operation = log.read(slot)
-        if operation is None or operation.state != "prepared":
-            _let_go(place, slot)
-            continue
-        settled, kept = _settle(place, slot, operation)
-        name = f"`{settled.operation_id}` ({settled.kind})"
-        if settled.state == "done":
-            findings.append(Finding(code="operation-finished", message=f"{name} was cut off and is now complete"))
-        else:
-            findings.append(Finding(code="operation-aborted", message=f"{name} was cut off before it moved anything"))
-        findings += [
-            Finding(code="edit-kept", path=path_text(path), message=f"edited after {name} was cut off; kept as it is")
-            for path in kept
-        ]
-    return findings
-
-
-def _settle(place: Place, slot: log.Slot, operation: Operation) -> tuple[Operation, list[RepoPath]]:
-    """Takes an operation that was written down to one of its ends, by where the branch stands.
-
-    Returns the record and files the user edited meanwhile. Raises: Busy, GitFailed; it can be tried again.
-    """
-    stands = place.repo.ref(operation.ref) if operation.ref else None
-    moves = operation.before != operation.after
-    repo = _repo_of(place, operation)
-    state: OperationState = "aborted"
-    kept: list[RepoPath] = []
-    if stands == operation.after and not slot.back.exists():
-        try:
-            kept = _go_on(place, repo, slot, operation) if repo else []
-            state = "done"
-        except (GitFailed, OSError):
-            slot.back.touch()
-            if moves:
-                _move_back(place, repo, operation)
-            kept = _go_back(place, repo, slot, operation) if repo else []
-    elif stands in {operation.before, operation.after} and slot.back.exists():
-        if stands == operation.after and moves:
-            _move_back(place, repo, operation)
-        kept = _go_back(place, repo, slot, operation) if repo else []
-    elif stands and operation.after and stands != operation.before and place.repo.is_ancestor(operation.after, stands):
-        state = "done"
-    settled = log.write(slot, _over(operation, state))
-    _let_go(place, slot)
-    return settled, kept
-
-
-def _move_back(place: Place, repo: Repo | None, operation: Operation) -> None:
-    if operation.ref and operation.before and operation.after:
-        (repo or place.repo).update_ref(
-            operation.ref, operation.before, operation.after, reason=f"wt: back, {operation.message}", durable=True
-        )
-
-
-def _shapes(place: Place, operation: Operation) -> tuple[Shape, Shape]:
-    before, after = operation.before, operation.after
-    if before is None or after is None:
-        raise StateBroken(f"the record of `{operation.operation_id}` names no commits", hint="wt doctor")
-    return shape_of(place.store, before, operation.checkpoint), shape_of(place.store, after, operation.restored)
-
-
-def _go_on(place: Place, repo: Repo, slot: log.Slot, operation: Operation) -> list[RepoPath]:
-    """Step 6 and 7 from wherever they stopped."""
-    store, (start, end) = place.store, _shapes(place, operation)
-    checkout.own_index(repo.git_dir, slot.lock)
-    if start.plain and end.plain:
-        checkout.copy_index(repo, slot.index)
-        kept = checkout.finish(repo, store, slot.index, start.files, end.files, env=None, sparse=True)
-    else:
-        kept = _finish_files(place, repo, slot, start.files, end.files)
-        _reindex(place, repo, slot, start.index, end.index)
-    _install(repo, slot)
-    return kept
-
-
-def _go_back(place: Place, repo: Repo, slot: log.Slot, operation: Operation) -> list[RepoPath]:
-    """Files and index to where they were, from wherever step 6 stopped."""
-    store, (start, end) = place.store, _shapes(place, operation)
-    checkout.own_index(repo.git_dir, slot.lock)
-    if start.plain and end.plain:
-        checkout.copy_index(repo, slot.index)
-        checkout.say(repo, slot.index, start.files, end.files, env=None)
-        kept = checkout.finish(repo, store, slot.index, end.files, start.files, env=None, sparse=True)
-    else:
-        if slot.files.exists():
-            checkout.say(repo, slot.files, start.files, end.files, env=checkout.with_store(store))
-        kept = _finish_files(place, repo, slot, end.files, start.files)
-        _reindex(place, repo, slot, end.index, start.index)
-    _install(repo, slot)
-    return kept
-
-
-def _finish_files(place: Place, repo: Repo, slot: log.Slot, start: Oid, end: Oid) -> list[RepoPath]:
-    env = checkout.with_store(place.store)
-    if not slot.files.exists():
-        repo.git("read-tree", start, index=slot.files, env=env)
-    return checkout.finish(repo, place.store, slot.files, start, end, env=env, sparse=False)
-
-
-def _repo_of(place: Place, operation: Operation) -> Repo | None:
-    """The work tree an operation writes to; None when it has none, or it is gone."""
-    if operation.worktree is None:
-        return None
-    if str(place.repo.work_tree) == operation.worktree:
-        return place.repo
-    try:
-        return place.repo.at(Path(operation.worktree))
-    except NotFound:
-        return None
-
-
-def _let_go(place: Place, slot: log.Slot) -> None:
-    """Gives back the user's index wherever it is ours, packs kept for the transfer, and the number's own files."""
-    entries = place.repo.common_dir / "worktrees"
-    for git_dir in (place.repo.common_dir, *(entries.iterdir() if entries.is_dir() else ())):
-        checkout.release_index(git_dir, slot.lock)
-    for pack in (place.repo.common_dir / "objects" / "pack").glob("*.keep"):
-        if pack.read_bytes() == b"wt landing\n":
-            pack.unlink(missing_ok=True)
-    slot.clear()

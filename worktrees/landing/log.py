@@ -7,7 +7,7 @@ Owns `wt-state/ops/`. `000017.json` is the record; beside it, only while the ope
     000017.files    an index of the files themselves, where they differ from the index
     000017.back     the branch was or is to be moved back, and the files after it
 
-A `.lock` that is left says that its process died; `flow.recover` settles it. Written under the lock `landing`
+A `.lock` that is left says that its process died; `turn.recover` settles it. Written under the lock `landing`
 alone. What an operation undid, and which jobs are landed, is worked out from the records, never stored twice.
 """
 
