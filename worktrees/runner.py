@@ -167,6 +167,8 @@ class LocalRunner:
     @staticmethod
     def _signal(job_dir: Path, number: int) -> bool:
         record = read_json(job_dir / "supervisor.json")
+        if record is not None and record.get("directory") != _inode(job_dir):
+            return False  # a copy; the original is not ours to end
         # Once the exit record is there the process is settling and takes no requests.
         if record is None or (job_dir / "exit.json").exists() or not is_alive(record):
             return False
@@ -208,6 +210,11 @@ class LocalRunner:
                 f"the records of `{job_dir.name}` could not be completed",
                 hint=f"look at `{job_dir / 'supervisor.log'}`",
             )
+
+
+def _inode(path: Path) -> str:
+    found = path.stat()
+    return f"{found.st_dev}:{found.st_ino}"
 
 
 def _supervisor(mode: str, job_dir: Path, *descriptors: int) -> list[str]:

@@ -62,7 +62,7 @@ def test_every_line_becomes_one_event_in_order(out: list[bytes], err: bytes, cut
         assert final["type"] == "final"
         assert all(event["type"] != "final" for event in before)
         assert final["at"] == [len(content), len(err)]
-        assert final["content"] in ["", *(line.rstrip() for line in lines(content))]
+        assert final["content"] in ["", *(line.rstrip(" \t\n\r\v\f") for line in lines(content))]
 
 
 def test_a_long_line_comes_in_pieces_and_whole(tmp_path: Path) -> None:

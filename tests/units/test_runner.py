@@ -21,7 +21,7 @@ from worktrees import runner as runner_module
 from worktrees.errors import Busy, StateBroken
 from worktrees.jobs import leases
 from worktrees.runner import Launch, LocalRunner
-from worktrees.store import AliveLock, read_json, start_ticks, write_json
+from worktrees.store import AliveLock, new_id, read_json, start_ticks, write_json
 
 
 class Bench:
@@ -32,7 +32,7 @@ class Bench:
         self.runner = LocalRunner()
 
     def directory(self, name: str = "") -> Path:
-        directory = self.root / (name or f"j-{len(os.listdir(self.root)) if self.root.exists() else 0:08}")
+        directory = self.root / (name or new_id("j"))
         directory.mkdir(parents=True, exist_ok=True)
         return directory
 
@@ -238,7 +238,7 @@ def test_an_idle_supervisor_costs_no_cpu(bench: Bench, gate: Gate) -> None:
 
     def switches() -> int:
         text = Path(f"/proc/{bench.pid(directory, 'supervisor')}/status").read_text()
-        return sum(int(line.split()[1]) for line in text.splitlines() if "ctxt_switches" in line)
+        return int(text.partition("\nvoluntary_ctxt_switches:")[2].split()[0])
 
     eventually(lambda: " S " in stat.read_text())
     before = switches()
@@ -332,21 +332,21 @@ def test_what_a_worker_leaves_behind_is_killed_and_counted(bench: Bench, gate: G
     assert alive(members) == []
 
 
-def test_a_fork_bomb_is_killed(bench: Bench, gate: Gate) -> None:
-    bomb = f"""
-import os, sys
+def test_who_forks_all_the_time_is_killed(bench: Bench, gate: Gate) -> None:
+    """Sixteen processes that are never the same for longer than an instant: each lives on in its child."""
+    hydra = f"""
+import os, signal
+for _ in range(16):
+    if os.fork() == 0:
+        os.setsid()
+        while True:
+            if os.fork():
+                os._exit(0)
 with open({str(gate.path / "arrivals")!r}, "w") as file:
     file.write("up\\n")
-while True:
-    if os.fork() == 0 and os.fork():
-        os._exit(0)
-    try:
-        while os.waitpid(-1, 0)[0]:
-            pass
-    except ChildProcessError:
-        pass
+signal.pause()
 """
-    directory = bench.start(sys.executable, "-c", bomb, grace_seconds=0.2)
+    directory = bench.start(sys.executable, "-c", hydra)
     gate.wait_arrivals(1)
     bench.runner.signal(directory, force=True)
     record = bench.ended(directory)
@@ -461,6 +461,19 @@ def test_another_boot_means_nothing_is_left_to_kill(bench: Bench, gate: Gate) ->
         assert record is not None
         write_json(directory / name, {**record, "bootId": "another", "pid": os.getpid()})
     assert bench.finish(directory)["why"] == "lost"
+
+
+def test_a_copy_of_the_records_kills_nobody(bench: Bench, gate: Gate) -> None:
+    """A repository copied while a worker runs looks as if its supervisor had died."""
+    directory = bench.shell(f"{gate.shell()}; exit 8")
+    gate.wait_arrivals(1)
+    copy = bench.root / "copy" / directory.name
+    shutil.copytree(directory, copy)
+    assert bench.runner.poll(copy) == "lost"
+    assert bench.finish(copy)["leftBehind"] == 0
+    assert not bench.runner.signal(copy)
+    gate.release()
+    assert bench.ended(directory)["exitCode"] == 8
 
 
 def test_a_reused_pid_is_not_touched(bench: Bench, gate: Gate) -> None:

@@ -3,8 +3,8 @@
 The caller holds `alive` and lets us have it. Kills what is left of the worker's tree, writes `exit.json` as `lost` if
 there is none, completes the events. Everything is idempotent, so dying here too is harmless.
 
-Of processes only those are touched that are seen by the same pids as the supervisor saw: in another pid namespace the
-recorded numbers mean nothing.
+Processes are killed only where the recorded pids mean what they meant: in the same boot, the same pid namespace, and not
+in a copy of the records, whose original may be alive and well.
 """
 
 from __future__ import annotations
@@ -28,8 +28,9 @@ def finish(job_dir: str, alive: int) -> None:
     pump = Pump(job_dir)
     if record is None:
         killed = unkillable = 0
-        same_namespace = supervisor is None or supervisor.get("pidNamespace") == tree.pid_namespace()
-        if same_namespace and (supervisor is None or supervisor.get("bootId") == tree.boot_id()):
+        here = {"bootId": tree.boot_id(), "pidNamespace": tree.pid_namespace(), "directory": disk.inode(job_dir)}
+        # Without a record of the supervisor there never was a worker.
+        if supervisor is not None and all(supervisor.get(name) == value for name, value in here.items()):
             killed, unkillable = _kill_survivors(os.path.basename(job_dir), worker)
         out, err = pump.sizes()
         record = {

@@ -34,6 +34,12 @@ def write_record(path: str, value: dict[str, Any]) -> None:
     os.rename(temporary, path)
 
 
+def inode(path: str) -> str:
+    """Names a directory itself, wherever it is moved; a copy has another name."""
+    found = os.stat(path)
+    return f"{found.st_dev}:{found.st_ino}"
+
+
 class Reserved:
     """A record whose blocks are taken when the job starts, so that it can be written on a full disk."""
 

@@ -92,7 +92,12 @@ class Life:
         self._listen()
         disk.write_record(
             self._path("supervisor.json"),
-            {**tree.identity(os.getpid()), "pidNamespace": tree.pid_namespace(), "startedAt": timestamp()},
+            {
+                **tree.identity(os.getpid()),
+                "pidNamespace": tree.pid_namespace(),
+                "directory": disk.inode(self.job_dir),
+                "startedAt": timestamp(),
+            },
         )
         self._look_for_cancel()
         self.began = kernel.boottime()
