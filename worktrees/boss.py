@@ -116,21 +116,24 @@ class Boss:
         self._mend(prepare=True)
         made: builtins.list[JobId] = []
         failures: builtins.list[SpawnFailure] = []
-        joined: dict[str, Workflow] = {}
+        joined: dict[WorkflowName, Workflow] = {}
         for index, spec in enumerate(specs):
             baseline = starts[spec.base, spec.dirty]
+            workflow, opened = None, False
             try:
-                workflow = self._join(spec.workflow, baseline)
-                made.append(
-                    jobs.submit(self.place, workflow, spec, self.settings, os.environ, baseline=baseline).job_id
-                )
-                joined[workflow.workflow_id] = workflow
-            except WorktreesError as error:
-                if len(specs) == 1:
+                workflow, opened = self._join(spec.workflow, baseline)
+                job = jobs.submit(self.place, workflow, spec, self.settings, os.environ, baseline=baseline)
+            except BaseException as error:
+                if workflow is not None and opened:
+                    removal.discard_empty(self.place, workflow.workflow_id)
+                if len(specs) == 1 or not isinstance(error, WorktreesError):
                     raise
                 failures.append(
                     SpawnFailure(index=index, name=spec.name, code=error.code, message=error.message, hint=error.hint)
                 )
+            else:
+                joined[workflow.workflow_id] = workflow
+                made.append(job.job_id)
             if progress:
                 progress(index + 1, len(specs))
         for workflow in joined.values():
@@ -389,7 +392,7 @@ class Boss:
             removal.give_up(self.place, concerned, self.settings)
         else:
             raise Refused(
-                f"the jobs of `{wanted.operation_id}` were restored already", code="already-undone", hint="wt list --all"
+                f"the jobs of `{wanted.operation_id}` are back already", code="already-undone", hint="wt list --all"
             )
         return self._recorded(self._note_drop(concerned, undoes=wanted.operation_id))
 
@@ -543,18 +546,21 @@ class Boss:
                 return cast("DirtyPolicy", policy)
         raise Usage(f"`{self.settings.dirty}` is no policy for uncommitted edits", hint="wt config")
 
-    def _join(self, name: str | None, baseline: Baseline) -> Workflow:
-        """The workflow a new job belongs to; the first opens one and records the boss's whole checkout."""
+    def _join(self, name: str | None, baseline: Baseline) -> tuple[Workflow, bool]:
+        """The workflow a new job belongs to, and whether it was opened just now.
+
+        The first job opens one, and with it the boss's whole checkout is recorded.
+        """
         found = self._open(name)
         if found:
-            return found
+            return found, False
         # Two first spawns at once must not open two.
         with self.state.lock("opening", purpose="open a workflow", timeout_seconds=self.settings.lock_timeout_seconds):
             found = self._open(name)
             if found:
-                return found
+                return found, False
             boss_state = landing.checkpoint(self.place.store, self.repo, "wt: the checkout when the workflow opened")
-            return jobs.open_workflow(self.place, baseline, name=name, boss_state=boss_state)
+            return jobs.open_workflow(self.place, baseline, name=name, boss_state=boss_state), True
 
     def _open(self, name: str | None) -> Workflow | None:
         try:

@@ -63,6 +63,8 @@ def overlap(session: Session, jobs: tuple[str, ...]) -> int:
         )
     if session.json:
         return session.answer(found, error=error)
+    from worktrees.cli.quick import rows_here
     from worktrees.render.answers import overlaps_text
 
-    return session.answer(found, overlaps_text(found, session.out), error=error)
+    names = {row["jobId"]: row["name"] for row in rows_here(closed=True) if row["name"]}
+    return session.answer(found, overlaps_text(found, names, session.out), error=error)

@@ -72,16 +72,14 @@ def _conflict(merged: Merged) -> Conflicted | None:
     if not steps:
         return None
     names = [step.name or step.job_id for step in steps if step.outcome == "conflict"]
-    nothing = "" if merged.landed else "; nothing moved" if not merged.dry_run else "; nothing was to move"
-    paths = [conflict.path for step in steps for conflict in step.conflicts]
+    paths = list(dict.fromkeys(conflict.path for step in steps for conflict in step.conflicts))
+    look = f"wt diff {names[0]} --patch" if names else "wt merge --dry-run"
+    rest = len(merged.steps) > len(names) and not merged.landed
     return Conflicted(
-        f"{listed(names)} {'conflicts' if len(names) == 1 else 'conflict'} in {listed(paths, 3)}{nothing}",
-        hint=f"wt diff {names[0]} --patch, or land the rest: wt merge --on-conflict skip"
-        if not merged.landed
-        else f"wt diff {names[0]} --patch",
-        details={
-            "steps": [step.dump() for step in steps],
-        },
+        f"{listed(names)} {'conflicts' if len(names) == 1 else 'conflict'} in {listed(paths, 3)}"
+        + ("" if merged.landed else "; nothing moved"),
+        hint=look + (", or land the rest: wt merge --on-conflict skip" if rest else ""),
+        details={"steps": [step.dump() for step in steps]},
     )
 
 

@@ -301,7 +301,9 @@ def _prepare(place: Place, job: Job, directory: Path) -> Any:
     with place.state.lock(f"workflow-{job.workflow_id}", purpose=f"start {job.job_id}"):
         records.write(directory, records.changed(records.decided(directory), workspace=os.fspath(workspace.path)))
     temporary = settlement.temporary_directory(place, job)
-    temporary.mkdir(parents=True, exist_ok=True, mode=0o700)
+    while not temporary.is_dir():
+        with contextlib.suppress(FileNotFoundError):  # the last job's end took the directory of all away just now
+            temporary.mkdir(parents=True, exist_ok=True, mode=0o700)
     env = guard.arm(
         spec.environment,
         job=job.job_id,

@@ -31,11 +31,11 @@ def baseline(place: Place, revision: str | None, policy: DirtyPolicy) -> Baselin
     repo = place.repo
     head = repo.head()
     under_way = repo.operation_in_progress()
-    if under_way and revision is None:
+    if under_way:
         raise Refused(
-            f"a {under_way[0]} is in progress, so HEAD is not where work should start",
+            f"a {under_way[0]} is in progress, so the checkout is no state to start from or to come back to",
             code="operation-in-progress",
-            hint=f"name a start: wt spawn --base REV, or end it: {under_way[1]}",
+            hint=f"finish it, or: {under_way[1]}",
         )
     commit = repo.resolve(revision) if revision is not None else head.commit
     if commit is None:

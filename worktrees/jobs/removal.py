@@ -380,3 +380,18 @@ def close_or_reopen(place: Place, name: WorkflowName, *, came_back: bool) -> Non
         if workflow.closed_at is not None:
             isolation.pin(place, f"refs/wt/{name}/base", workflow.baseline.commit)
             rewrite(place.state, workflow, closed_at=None)
+
+
+def discard_empty(place: Place, name: WorkflowName) -> None:
+    """Takes a workflow back that was opened for a job which then could not be made; one with jobs stays."""
+    with place.state.lock(f"workflow-{name}", purpose=f"discard the workflow {name}"):
+        directory = place.state.workflow_dir(name)
+        try:
+            os.rmdir(directory / "jobs")  # not empty: somebody else has joined
+        except OSError:
+            return
+        (directory / "workflow.json").unlink()
+        directory.rmdir()
+    place.repo.delete_ref(f"refs/wt/{name}/base")
+    for ref in place.store.refs(f"refs/wt/{name}"):
+        place.store.git("update-ref", "-d", ref)

@@ -322,7 +322,10 @@ def end_events(directory: Path, reason: str) -> None:
 # ---------------------------------------------------------------------------------------------------- afterwards
 def _clean(place: Place, directory: Path, job: Job) -> None:
     """Removes what only a live job needs; never fails, what cannot be removed is left."""
-    remove_tree(temporary_directory(place, job))
+    temporary = temporary_directory(place, job)
+    remove_tree(temporary)
+    with contextlib.suppress(OSError):  # others have theirs in it
+        temporary.parent.rmdir()
     log = directory / "supervisor.log"
     with contextlib.suppress(OSError):
         if log.stat().st_size == 0:

@@ -9,7 +9,7 @@ from worktrees.render.jobs import job_card
 from worktrees.render.text import counted, duration, listed, one_line, shown, size, table
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from worktrees.model import (
         ChangeSet,
@@ -241,15 +241,15 @@ def operations_table(operations: Sequence[Operation], out: Terminal) -> str:
     return table(("OPERATION", "WHAT", "WHEN", "BRANCH", "MOVED", "STATE", "ABOUT"), rows, out)
 
 
-def overlaps_text(found: Overlaps, out: Terminal) -> str:
-    """Paths touched twice and what does not merge."""
+def overlaps_text(found: Overlaps, names: Mapping[str, str], out: Terminal) -> str:
+    """Paths touched twice and what does not merge; `names` are those of jobs that have one."""
     if not found.overlaps and not found.conflicts:
         return "No path is touched by two jobs, and each merges with the branch."
     lines = []
     if found.overlaps:
         rows = [
             (
-                " + ".join(overlap.jobs),
+                " + ".join(shown(names.get(job, job)) for job in overlap.jobs),
                 out.paint("conflict", "red") if overlap.conflict else "merges",
                 shown(overlap.path) + (f"  (claimed by {shown(overlap.claimed_by)})" if overlap.claimed_by else ""),
             )
@@ -258,7 +258,10 @@ def overlaps_text(found: Overlaps, out: Terminal) -> str:
         lines.append(table(("JOBS", "TOGETHER", "PATH"), rows, out))
     alone = [conflict for conflict in found.conflicts if len(conflict.jobs) == 1]
     if alone:
-        rows = [(conflict.jobs[0], shown(conflict.kind), shown(conflict.path)) for conflict in alone]
+        rows = [
+            (shown(names.get(conflict.jobs[0], conflict.jobs[0])), shown(conflict.kind), shown(conflict.path))
+            for conflict in alone
+        ]
         lines.append("against the branch:\n" + table(("JOB", "CONFLICT", "PATH"), rows, out))
     return "\n\n".join(lines)
 
