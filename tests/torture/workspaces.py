@@ -1,4 +1,4 @@
-"""Opens and closes a workspace in a process of its own: `python -m tests.torture.workspaces VERB REPOSITORY JOB [N]`.
+"""Opens and closes workspaces in processes of their own: `python -m tests.torture.workspaces VERB REPOSITORY JOB…`.
 
 open, close     the one thing, to be traced or killed from outside
 turn            open at the first line of standard input, close at the second; says what it does
@@ -12,8 +12,9 @@ import os
 import signal
 import subprocess
 import sys
+import traceback
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from worktrees import isolation
 from worktrees.config import Settings
@@ -77,48 +78,68 @@ def dies_at(step: int, verb: str, place: Place, job: JobId) -> bool:
                     os.kill(os.getpid(), signal.SIGKILL)
 
         sys.addaudithook(count)
-        try:
-            (open_one if verb == "open" else close_one)(place, job)
-        except BaseException as error:  # noqa: BLE001 - a forked copy must not run on
-            print(error, file=sys.stderr)
-            os._exit(1)
-        os._exit(0)
+        act_in_copy(verb, place, job)
     status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     assert status in {0, -signal.SIGKILL}, status
     return status != 0
 
 
-def main(verb: str, repository: str, job_text: str) -> None:
+def all_at_once(verb: str, place: Place, jobs: list[JobId]) -> None:
+    """One process per job; none starts before all are there."""
+    start, go = os.pipe()
+    children = []
+    for job in jobs:
+        child = os.fork()
+        if child == 0:
+            os.close(go)
+            os.read(start, 1)  # answers when the last writer has closed its end
+            act_in_copy(verb, place, job)
+        children.append(child)
+    os.close(go)
+    failed = [child for child in children if os.waitpid(child, 0)[1] != 0]
+    assert not failed
+
+
+def act_in_copy(verb: str, place: Place, job: JobId) -> NoReturn:
+    """Opens or closes in a forked process, which ends with it."""
+    try:
+        (open_one if verb == "open" else close_one)(place, job)
+    except BaseException:  # noqa: BLE001 - a forked copy must not run on
+        traceback.print_exc()
+        os._exit(1)
+    os._exit(0)
+
+
+def die_everywhere(verb: str, place: Place, job: JobId) -> None:
+    """Dies at every step in turn; prints the number of deaths and whether workspaces stood after them."""
+    step, seen = 0, set()
+    while True:
+        step += 1
+        if verb == "close" and isolation.workspace_of(place, job) is None:
+            open_one(place, job)
+        died = dies_at(step, verb, place, job)
+        assert_git_works(place)
+        isolation.recover(place)
+        stands = is_whole_or_gone(place, job)
+        seen.add(stands)
+        if not died:
+            break
+        if verb == "open" and stands:
+            close_one(place, job)
+    assert stands is (verb == "open")
+    print(step - 1, sorted(seen))
+
+
+def main(verb: str, repository: str, *names: str) -> None:
     """Does what the words say."""
-    place, job = ground(Path(repository)), JobId(job_text)
-    if verb == "open":
-        open_one(place, job)
-    elif verb == "close":
-        close_one(place, job)
-    elif verb == "turn":
-        for act, said in ((open_one, "opened"), (close_one, "closed")):
-            print("ready", flush=True)
-            sys.stdin.readline()
-            act(place, job)
-            print(said, flush=True)
+    place, jobs = ground(Path(repository)), [JobId(name) for name in names]
+    how, _, what = verb.rpartition("-")
+    if how == "all":
+        all_at_once(what, place, jobs)
+    elif how == "kill":
+        die_everywhere(what, place, jobs[0])
     else:
-        doing = verb.removeprefix("kill-")
-        step, seen = 0, set()
-        while True:
-            step += 1
-            if doing == "close" and isolation.workspace_of(place, job) is None:
-                open_one(place, job)
-            died = dies_at(step, doing, place, job)
-            assert_git_works(place)
-            isolation.recover(place)
-            stands = is_whole_or_gone(place, job)
-            seen.add(stands)
-            if not died:
-                break
-            if doing == "open" and stands:
-                close_one(place, job)
-        assert stands is (doing == "open")
-        print(step - 1, sorted(seen))
+        (open_one if verb == "open" else close_one)(place, jobs[0])
 
 
 if __name__ == "__main__":

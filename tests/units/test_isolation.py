@@ -387,8 +387,8 @@ def mounted(kind: str, where: Path, options: str, source: Path | None = None) ->
     """A mount of ours, for root alone."""
     if os.geteuid() != 0:
         pytest.skip("mounting takes root")
-    words = ["mount", "--bind", source, where] if source else ["mount", "-t", kind, "-o", options, "none", where]
-    done = subprocess.run([os.fspath(word) for word in words], capture_output=True, check=False)
+    words = ["mount", "--bind", f"{source}"] if source else ["mount", "-t", kind, "-o", options, "none"]
+    done = subprocess.run([*words, os.fspath(where)], capture_output=True, check=False)
     if done.returncode != 0:
         pytest.skip(f"this container may not mount: {done.stderr.decode().strip()}")
     try:
@@ -621,6 +621,13 @@ DAMAGES: dict[str, Damage] = {
     "index.lock": put("index.lock", b""),
     "HEAD.lock": put("HEAD.lock", b""),
 }
+
+
+def stats(directory: Path) -> list[tuple[object, ...]]:
+    found = ((path, path.lstat()) for path in directory.rglob("*"))
+    return sorted((path, info.st_ino, info.st_size, info.st_mtime_ns, info.st_ctime_ns) for path, info in found)
+
+
 HARMLESS_IN_OTHERS = {"entry gone", "index.lock", "HEAD.lock"}
 
 
@@ -642,13 +649,13 @@ def test_the_doctor_names_damage_mends_ours_and_leaves_others_alone(repo: RepoKi
     assert status(workspace) == []
     if damage not in HARMLESS_IN_OTHERS:
         DAMAGES[damage](foreign)
-        before = sorted((path, path.lstat()) for path in foreign.rglob("*"))
+        before = stats(foreign)
         found = isolation.doctor_findings(place, fix=True)
         assert found == []
         found = isolation.doctor_findings(place)
         assert {finding.code for finding in found} == {"foreign-worktree-damaged"}
         isolation.recover(place)
-        assert sorted((path, path.lstat()) for path in foreign.rglob("*")) == before
+        assert stats(foreign) == before
         shutil.rmtree(foreign)
     KIND.close(place, workspace)
 

@@ -7,13 +7,27 @@ would die with a workspace; `doctor` names damage. Knows no processes and no mer
 Invariants: a workspace stands whole or not at all; the repository never holds half an entry; nothing is removed but
 what was made here and still is what it was; nothing is removed by anybody's `prune`; no git command runs with discovery
 in a worker's tree; nothing of the user's configuration changes.
+
+All but `place` is imported on first use (PEP 562): `wt list` must not pay for it.
 """
 
-from worktrees.isolation.commits import commits_only_here
-from worktrees.isolation.doctor import doctor_findings
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from worktrees.isolation.place import Place, discover_boss, main_work_tree, pin, place
-from worktrees.isolation.trash import sweep
-from worktrees.isolation.workspace import Isolation, Workspace, WorktreeIsolation, recover, workspace_of
+
+if TYPE_CHECKING:
+    from worktrees.isolation.commits import commits_only_here
+    from worktrees.isolation.doctor import doctor_findings
+    from worktrees.isolation.trash import sweep
+    from worktrees.isolation.workspace import Isolation, Workspace, WorktreeIsolation, recover, workspace_of
+
+_PLACES = {
+    "commits": ("commits_only_here",),
+    "doctor": ("doctor_findings",),
+    "trash": ("sweep",),
+    "workspace": ("Isolation", "Workspace", "WorktreeIsolation", "recover", "workspace_of"),
+}
 
 __all__ = [
     "Isolation",
@@ -30,3 +44,10 @@ __all__ = [
     "sweep",
     "workspace_of",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    for module, names in _PLACES.items():
+        if name in names:
+            return getattr(import_module(f"worktrees.isolation.{module}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -26,11 +26,12 @@ from typing import TYPE_CHECKING
 
 from worktrees.errors import GitFailed, Refused, StateBroken, Usage
 from worktrees.git import ObjectStore, Repo, discover, sync_filesystem
-from worktrees.model import Finding, JobId, Oid
+from worktrees.model import JobId, Oid
 from worktrees.store import State, write_bytes
 
 if TYPE_CHECKING:
     from worktrees.config import Settings
+    from worktrees.model import Finding
 
 MARKER = ".wt.json"
 TRASH = ".trash"
@@ -236,4 +237,6 @@ def reported(found: list[Finding], job: JobId) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        from worktrees.model import Finding
+
         found.append(Finding(code="recovery-failed", message=f"the workspace of `{job}` stays as it is: {error}"))
