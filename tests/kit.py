@@ -374,10 +374,10 @@ def processes_of(directory: Path) -> list[psutil.Process]:
 def sweep(directory: Path, grace: float = 5) -> list[str]:
     """Processes of a test that are still there after `grace` seconds, killed; a line for each."""
     deadline = time.monotonic() + grace
-    while processes_of(directory) and time.monotonic() < deadline:
+    while (found := processes_of(directory)) and time.monotonic() < deadline:
         time.sleep(0.02)
     survivors = []
-    for process in processes_of(directory):
+    for process in found:
         with contextlib.suppress(psutil.Error):
             job = process.environ().get("WT_JOB", "no job")
             survivors.append(f"{process.pid} ({job}): {shlex.join(process.cmdline())}")
