@@ -47,7 +47,7 @@ SCENARIOS = {
 
 _PARTS = {
     "jobs": "s01 s02 s03 s04 s05 s06 s07 s08 s09 s10 s11 s12 s38",
-    "isolation": "s13 s17",
+    "isolation": "s17",
     "record of changes": "s14 s15 s16",
     "merge": "s19 s20 s21 s22 s23 s27",
     "landing": "s24 s25 s26",

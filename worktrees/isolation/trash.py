@@ -71,7 +71,10 @@ def sweep(place: Place) -> None:
 
 def _is_swept(directory: Path) -> bool:
     """Whether a remover holds the trash; it looks again after letting go, so it finds what is there now."""
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return True  # it went with the last workspace of its root
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
