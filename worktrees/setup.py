@@ -33,10 +33,10 @@ from typing import TYPE_CHECKING
 from worktrees.errors import GitFailed
 from worktrees.git import run
 from worktrees.model import Finding, path_text
-from worktrees.store import now, read_json, write_json
+from worktrees.store import now, read_json, write_bytes, write_json
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from worktrees.config import Settings
     from worktrees.git import Repo
@@ -392,15 +392,32 @@ def with_setup(argv: Sequence[str], commands: Sequence[str]) -> list[str]:
 
 
 # ---------------------------------------------------------------------------------------------------------------- ports
-def free_ports(used: set[int], first: int, count: int) -> int | None:
-    """The first port of a block of `count` that no job holds and nothing listens on.
+def claim_ports(claims: Path, job: str, first: int, count: int, *, is_live: Callable[[str], bool]) -> int | None:
+    """Claims a block of `count` ports for a job and returns its first; None when there is none below 65536.
 
-    None when there is none below 65536.
+    A claim is a file `claims/<first port>` that holds the job's id. One whose job is not live any more is taken over. A
+    block in which something listens is passed over: other repositories have theirs.
     """
-    for start in range(first, 65536 - count + 1, count):
-        if start not in used and all(_is_free(port) for port in range(start, start + count)):
-            return start
+    claims.mkdir(mode=0o700, exist_ok=True)
+    with _directory(claims) as fd:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        for start in range(first, 65536 - count + 1, count):
+            path = claims / str(start)
+            if path.exists() and is_live(path.read_text()):
+                continue
+            if all(_is_free(port) for port in range(start, start + count)):
+                write_bytes(path, job.encode())
+                return start
     return None
+
+
+def release_ports(claims: Path, job: str, start: int) -> None:
+    """Gives a block back; nothing happens when it is somebody else's by now."""
+    path = claims / str(start)
+    with contextlib.suppress(FileNotFoundError), _directory(claims) as fd:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        if path.read_text() == job:
+            path.unlink()
 
 
 def _is_free(port: int) -> bool:

@@ -3,6 +3,7 @@
 import os
 import socket
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -194,11 +195,32 @@ def test_a_setup_command_that_fails_ends_the_job_with_its_status_and_name(tmp_pa
 
 
 def test_a_block_of_ports_that_nobody_has(tmp_path: Path) -> None:
-    first = setup.free_ports(set(), 23_000, 10)
+    def claim(job: str, start: int = 23_000, *, live: bool = True) -> int | None:
+        return setup.claim_ports(tmp_path / "ports", job, start, 10, is_live=lambda _: live)
+
+    first = claim("j-1")
     assert first is not None
     with socket.socket() as taken:
-        taken.bind(("127.0.0.1", first + 3))
+        taken.bind(("127.0.0.1", first + 13))
         taken.listen()
-        assert setup.free_ports(set(), first, 10) != first
-    assert setup.free_ports({first}, first, 10) != first
-    assert setup.free_ports(set(), 65_530, 10) is None
+        second = claim("j-2", first)
+    assert second is not None
+    assert second > first + 10, "the block in between has a listener"
+    assert claim("j-3", first) not in {first, second, None}
+    setup.release_ports(tmp_path / "ports", "j-2", first)
+    assert claim("j-4", first) != first, "only its owner gives a block back"
+    setup.release_ports(tmp_path / "ports", "j-1", first)
+    assert claim("j-5", first) == first
+    assert claim("j-6", first, live=False) == first, "a dead job's claim is taken over"
+    assert claim("j-7", 65_530) is None
+
+
+def test_many_claim_ports_at_once_and_none_gets_another_ones(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(16) as pool:
+        blocks = list(
+            pool.map(
+                lambda n: setup.claim_ports(tmp_path / "ports", f"j-{n}", 24_000, 10, is_live=lambda _: True), range(32)
+            )
+        )
+    assert None not in blocks
+    assert len(set(blocks)) == 32
