@@ -1,12 +1,18 @@
 """Landing, rollback, undo: wholly before or wholly after, and nothing of the user's lost."""
 
+import os
+import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.kit import RepoKit
 from tests.merging import Desk, tree_files
-from worktrees.landing import checkpoint, find_target, land, landed, operations, recover, rollback, undo
+from worktrees.errors import Busy, GitFailed, NotFound, Refused
+from worktrees.landing import checkout, find_target, land, landed, operations, record, recover, rollback, undo
+from worktrees.model import Operation, OperationId
+from worktrees.store import now
 
 
 @pytest.fixture
@@ -14,6 +20,11 @@ def desk(repo: RepoKit) -> Desk:
     return Desk(repo)
 
 
+def untouched(kit: RepoKit) -> dict[str, tuple[object, ...]]:
+    return kit.fingerprint()
+
+
+# ------------------------------------------------------------------------------------------------------------- landing
 def test_land_moves_branch_index_and_files(desk: Desk) -> None:
     kit = desk.kit
     kit.write("notes.txt", "untracked\n")
@@ -26,11 +37,494 @@ def test_land_moves_branch_index_and_files(desk: Desk) -> None:
     assert kit.read("src/new.py") == b"new\n"
     assert not (kit.path / "docs").exists()
     assert kit.text("reflog", "-1", "--format=%gs") == "wt merge: one"
-    assert kit.text("rev-parse", "main@{1}") == before
+    assert kit.text("reflog", "-1", "--format=%gs", "main") == "wt merge: one"
+    assert kit.head("main@{1}") == before
     assert not (kit.path / ".git/index.lock").exists()
     assert [each.name for each in desk.place.state.operations.iterdir()] == ["000001.json"]
+    assert not list((kit.path / ".git/objects/pack").glob("*.keep"))
 
 
+def test_land_changes_nothing_else_of_the_repository(desk: Desk) -> None:
+    kit = desk.kit
+    kit.write("src/util.py", "stashed\n")
+    kit.git("stash")
+    before = kit.fingerprint()
+    desk.land([desk.job({"src/new.py": "new\n"})])
+    after = kit.fingerprint()
+    changed = {key for key in before.keys() | after.keys() if before.get(key) != after.get(key)}
+    assert changed == {
+        "file:src/new.py", "git:index", "git:logs/HEAD", "git:logs/refs/heads/main", "git:refs/heads/main",
+        "ref:refs/heads/main",
+    }  # fmt: skip
+
+
+def test_edits_the_merge_does_not_touch_stay_as_they_are(desk: Desk) -> None:
+    kit = desk.kit
+    kit.write("src/util.py", "edited\n")
+    kit.write("src/staged.py", "staged\n")
+    kit.git("add", "src/staged.py")
+    kit.write("src/staged.py", "staged, then edited\n")
+    kit.git("rm", "--quiet", "--cached", "tool.sh")
+    kit.write("notes.txt", "untracked\n")
+    status = kit.git("status", "--porcelain=v2")
+    files = tree_files(kit.path)
+    desk.land([desk.job({"README.md": "merged\n", "src/new.py": "new\n"})])
+    assert kit.git("status", "--porcelain=v2") == status
+    assert tree_files(kit.path) == {**files, "README.md": b"merged\n", "src/new.py": b"new\n"}
+
+
+def dirty_tracked(kit: RepoKit) -> None:
+    kit.write("README.md", "mine\n")
+
+
+def dirty_same_size(kit: RepoKit) -> None:
+    kit.write("README.md", kit.read("README.md").replace(b"sample", b"SAMPLE"))
+
+
+def dirty_deleted(kit: RepoKit) -> None:
+    (kit.path / "README.md").unlink()
+
+
+def dirty_staged(kit: RepoKit) -> None:
+    kit.write("README.md", "mine\n")
+    kit.git("add", "README.md")
+
+
+def dirty_removed_from_index(kit: RepoKit) -> None:
+    kit.git("rm", "--quiet", "--cached", "README.md")
+
+
+def dirty_mode(kit: RepoKit) -> None:
+    (kit.path / "README.md").chmod(0o755)
+
+
+def dirty_type(kit: RepoKit) -> None:
+    (kit.path / "README.md").unlink()
+    (kit.path / "README.md").symlink_to("data.bin")
+
+
+def dirty_hidden(kit: RepoKit) -> None:
+    kit.git("update-index", "--assume-unchanged", "README.md")
+    kit.write("README.md", "mine\n")
+
+
+def dirty_skipped(kit: RepoKit) -> None:
+    kit.git("update-index", "--skip-worktree", "README.md")
+    kit.write("README.md", "mine\n")
+
+
+@pytest.mark.parametrize(
+    "dirty",
+    [
+        dirty_tracked, dirty_same_size, dirty_deleted, dirty_staged, dirty_removed_from_index, dirty_mode, dirty_type,
+        dirty_hidden, dirty_skipped,
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("edit", ["merged\n", None])
+def test_a_dirty_file_in_the_way_is_named_and_nothing_changes(
+    desk: Desk, dirty: Callable[[RepoKit], None], edit: str | None
+) -> None:
+    job = desk.job({"README.md": edit, "src/new.py": "new\n"})
+    if (dirty, edit) == (dirty_removed_from_index, None):
+        edit_is_there_already = desk.kit.read("README.md")
+        dirty(desk.kit)
+        desk.land([job])
+        assert desk.kit.read("README.md") == edit_is_there_already
+        return
+    dirty(desk.kit)
+    before = untouched(desk.kit)
+    with pytest.raises(Refused) as refused:
+        desk.land([job])
+    assert refused.value.code == "would-overwrite"
+    assert refused.value.details["paths"] == ["README.md"]
+    assert untouched(desk.kit) == before
+    assert operations(desk.place.state) == []
+    assert list(desk.place.state.operations.iterdir()) == []
+
+
+def test_every_path_in_the_way_is_named(desk: Desk) -> None:
+    kit = desk.kit
+    new = {f"new/{name}.txt": "new\n" for name in "abc"} | {
+        "x.log": "new\n",
+        "build/out": "new\n",
+        "link/file": "new\n",
+    }
+    job = desk.job({**new, "README.md": "new\n", "src/app.py": None})
+    kit.write("README.md", "mine\n")
+    kit.write("src/app.py", "mine\n")
+    kit.git("add", "src/app.py")
+    kit.write("new/b.txt", "untracked\n")
+    kit.write("x.log", "ignored\n")
+    kit.write("build/out/deep/file", "ignored\n")
+    (kit.path / "link").symlink_to("src")
+    before = untouched(kit)
+    with pytest.raises(Refused) as refused:
+        desk.land([job])
+    assert refused.value.details["paths"] == [
+        "README.md", "build/out/deep/file", "link", "new/b.txt", "src/app.py", "x.log",
+    ]  # fmt: skip
+    assert "and 3 more" in refused.value.message
+    assert untouched(kit) == before
+
+
+def test_what_the_index_holds_already_is_not_in_the_way(desk: Desk) -> None:
+    kit = desk.kit
+    job = desk.job({"README.md": "same\n", "docs/guide.md": None})
+    kit.write("README.md", "same\n")
+    kit.git("add", "README.md")
+    kit.write("README.md", "same, and more\n")
+    kit.git("rm", "--quiet", "--cached", "docs/guide.md")
+    desk.land([job])
+    assert kit.read("README.md") == b"same, and more\n"
+    assert kit.read("docs/guide.md") == b"guide\n"
+    assert kit.git("status", "--porcelain") == b" M README.md\n?? docs/\n"
+
+
+def test_nothing_is_written_through_a_link(desk: Desk, tmp_path: Path) -> None:
+    kit = desk.kit
+    outside = tmp_path / "outside"
+    (kit.path / "src").rename(outside)
+    (kit.path / "src").symlink_to(outside)
+    held = tree_files(outside)
+    for edits in ({"src/util.py": "merged\n"}, {"src/new.py": "new\n"}, {"src/util.py": None}):
+        with pytest.raises(Refused) as refused:
+            desk.land([desk.job(edits)])
+        assert refused.value.code == "would-overwrite"
+        assert tree_files(outside) == held
+
+
+def test_files_and_directories_change_places(desk: Desk) -> None:
+    kit = desk.kit
+    kit.write("swap", "a file\n")
+    (kit.path / "link").symlink_to("src")
+    kit.commit("third")
+    (kit.path / "emptied").mkdir()
+    before = tree_files(kit.path)
+    desk.land([
+        desk.job({"swap": None, "swap/in": "1\n", "src/app.py": None, "src/util.py": None, "src": "was a directory\n"}),
+        desk.job({"link": None, "link/file": "2\n", "emptied": "3\n", "new": ("120000", "README.md")}),
+    ])  # fmt: skip
+    assert kit.text("status", "--porcelain") == ""
+    assert kit.read("swap/in") == b"1\n"
+    assert kit.read("src") == b"was a directory\n"
+    assert kit.read("link/file") == b"2\n"
+    assert (kit.path / "new").readlink() == Path("README.md")
+    undo(desk.place)
+    assert tree_files(kit.path) == before
+    assert kit.text("status", "--porcelain") == ""
+
+
+def test_an_untracked_file_inside_a_directory_that_becomes_a_file_is_named(desk: Desk) -> None:
+    job = desk.job({"src/app.py": None, "src/util.py": None, "src": "a file\n"})
+    desk.kit.write("src/mine.log", "ignored\n")
+    with pytest.raises(Refused) as refused:
+        desk.land([job])
+    assert refused.value.details["paths"] == ["src/mine.log"]
+
+
+def test_modes_and_odd_names(desk: Desk) -> None:
+    odd = {b"new\nline": "1\n", b"latin-\xe9": "2\n", b'"quote': "3\n", b"-dash": "4\n", b" space ": "5\n"}
+    desk.land([desk.job({**odd, "README.md": ("100755", "program\n"), "tool.sh": ("100644", "text\n")})])
+    kit = desk.kit
+    assert kit.text("status", "--porcelain") == ""
+    assert (kit.path / os.fsdecode(b"latin-\xe9")).read_bytes() == b"2\n"
+    assert os.access(kit.path / "README.md", os.X_OK)
+    assert not (kit.path / "tool.sh").stat().st_mode & 0o100
+
+
+def test_a_path_that_is_not_text_is_named_with_escapes(desk: Desk) -> None:
+    job = desk.job({b"latin-\xe9": "new\n"})
+    (desk.kit.path / os.fsdecode(b"latin-\xe9")).write_text("mine\n")
+    with pytest.raises(Refused) as refused:
+        desk.land([job])
+    assert refused.value.details["paths"] == ["latin-\\xe9"]
+
+
+def test_names_that_differ_in_case_only(desk: Desk) -> None:
+    kit = desk.kit
+    kit.git("config", "core.ignoreCase", "true")
+    before = untouched(kit)
+    with pytest.raises(Refused) as refused:
+        desk.land([desk.job({"new/A": "1\n"}), desk.job({"new/a": "2\n"})])
+    assert refused.value.code == "case-collision"
+    assert untouched(kit) == before
+    desk.land([desk.job({"README.md": None, "readme.md": "renamed\n"})])
+    assert kit.read("readme.md") == b"renamed\n"
+
+
+# ------------------------------------------------------------------------------------------------- whoever else is there
+def test_a_branch_that_moved_since_the_plan_is_refused(desk: Desk) -> None:
+    kit = desk.kit
+    job = desk.job({"src/new.py": "new\n"})
+    target = find_target(desk.place.repo)
+    plan = desk.plan([job])
+    kit.write("late.txt", "late\n")
+    kit.commit("late")
+    before = untouched(kit)
+    with pytest.raises(Refused) as refused:
+        land(desk.place, plan, target=target, jobs=[job.job_id], workflow=None)
+    assert refused.value.code == "branch-moved"
+    with pytest.raises(Refused) as refused:
+        land(desk.place, plan, target=find_target(desk.place.repo), jobs=[job.job_id], workflow=None)
+    assert refused.value.code == "branch-moved"
+    assert untouched(kit) == before
+    assert operations(desk.place.state) == []
+
+
+def test_another_branch_checked_out_since_the_plan_is_refused(desk: Desk) -> None:
+    job = desk.job({"src/new.py": "new\n"})
+    target = find_target(desk.place.repo)
+    plan = desk.plan([job])
+    desk.kit.git("switch", "--quiet", "-c", "other")
+    with pytest.raises(Refused) as refused:
+        land(desk.place, plan, target=target, jobs=[job.job_id], workflow=None)
+    assert refused.value.code == "branch-moved"
+
+
+def test_a_branch_that_moves_at_the_last_moment_is_refused(desk: Desk) -> None:
+    """The compare-and-swap itself: everything was looked at, then somebody moved the ref without the index."""
+    kit = desk.kit
+    job = desk.job({"src/new.py": "new\n"})
+    target = find_target(desk.place.repo)
+    plan = desk.plan([job])
+    elsewhere = kit.text("commit-tree", "-p", "HEAD", "-m", "elsewhere", "HEAD^{tree}")
+    # git asks this program for the pack of the landing; it stands for anybody who moves the ref meanwhile.
+    real = checkout.check_nothing_lost
+
+    def meanwhile(*args: object, **words: object) -> None:
+        real(*args, **words)  # type: ignore[arg-type]
+        kit.git("update-ref", "refs/heads/main", elsewhere)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(checkout, "check_nothing_lost", meanwhile)
+        with pytest.raises(Refused) as refused:
+            land(desk.place, plan, target=target, jobs=[job.job_id], workflow=None)
+    assert refused.value.code == "branch-moved"
+    assert kit.head() == elsewhere
+    assert kit.text("status", "--porcelain") == ""
+    assert [each.state for each in operations(desk.place.state)] == ["aborted"]
+    assert not (kit.path / ".git/index.lock").exists()
+
+
+def test_somebody_elses_index_lock_is_named_and_stays(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checkout, "INDEX_WAIT_SECONDS", 0.05)
+    lock = desk.kit.path / ".git/index.lock"
+    lock.write_bytes(b"")
+    before = untouched(desk.kit)
+    with pytest.raises(Busy) as busy:
+        desk.land([desk.job({"src/new.py": "new\n"})])
+    assert str(lock) in busy.value.message
+    assert untouched(desk.kit) == before
+    assert list(desk.place.state.operations.iterdir()) == []
+
+
+def test_states_that_cannot_be_landed_on(desk: Desk, make_repo: Callable[[str], RepoKit]) -> None:
+    kit = desk.kit
+
+    def code(into: str | None = None) -> tuple[str, str | None]:
+        with pytest.raises(Refused) as refused:
+            find_target(desk.place.repo, into)
+        return refused.value.code, refused.value.hint
+
+    assert code("no-such") == ("not-found", "git branch --list")
+    kit.git("switch", "--quiet", "--detach")
+    assert code()[0] == "detached-head"
+    assert find_target(desk.place.repo, "main").repo is None
+    kit.git("switch", "--quiet", "--orphan", "fresh")
+    assert code()[0] == "unborn-branch"
+    kit.git("switch", "--quiet", "main")
+    kit.git("switch", "--quiet", "-c", "side", "HEAD~1")
+    kit.write("README.md", "side\n")
+    kit.commit("side")
+    kit.git("switch", "--quiet", "main")
+    kit.write("README.md", "main\n")
+    kit.commit("main")
+    kit.git("merge", "side", check=False)
+    assert code() == ("operation-in-progress", "finish it, or: git merge --abort")
+    assert code("main")[0] == "operation-in-progress"
+    kit.git("merge", "--abort")
+    kit.git("rebase", "side", check=False)
+    assert code() == ("operation-in-progress", "finish it, or: git rebase --abort")
+    assert code("main")[0] == "operation-in-progress"
+    kit.git("rebase", "--abort")
+
+
+def test_an_index_with_conflicts_is_refused(desk: Desk) -> None:
+    kit = desk.kit
+    job = desk.job({"src/new.py": "new\n"})
+    blob = kit.text("rev-parse", "HEAD:README.md")
+    kit.git("update-index", "--force-remove", "README.md")
+    kit.git("update-index", "--index-info", input=f"100644 {blob} 2\tREADME.md\n100644 {blob} 3\tREADME.md\n")
+    before = untouched(kit)
+    with pytest.raises(Refused) as refused:
+        desk.land([job])
+    assert refused.value.code == "operation-in-progress"
+    with pytest.raises(Refused) as refused:
+        desk.workflow()
+    assert refused.value.code == "operation-in-progress"
+    assert untouched(kit) == before
+
+
+# --------------------------------------------------------------------------------------------------------- other places
+def test_into_a_branch_nobody_has_checked_out(desk: Desk) -> None:
+    kit = desk.kit
+    kit.git("branch", "release")
+    files, index = tree_files(kit.path), kit.read(".git/index")
+    operation = desk.land([desk.job({"src/new.py": "new\n"})], into="release")
+    assert (kit.head("release"), operation.worktree) == (operation.after, None)
+    assert (tree_files(kit.path), kit.read(".git/index")) == (files, index)
+    undo(desk.place)
+    assert kit.head("release") == operation.before
+    with pytest.raises(Refused) as refused:
+        desk.land([desk.job({"src/new.py": "new\n"})], into="release", no_commit=True)
+    assert refused.value.code == "not-checked-out"
+
+
+def test_into_a_branch_another_worktree_has_checked_out(desk: Desk, tmp_path: Path) -> None:
+    kit = desk.kit
+    there = tmp_path / "there"
+    kit.git("worktree", "add", "--quiet", "-b", "release", there)
+    files, index = tree_files(kit.path), kit.read(".git/index")
+    (there / "notes").write_text("mine\n")
+    operation = desk.land([desk.job({"src/new.py": "new\n", "README.md": None})], into="release")
+    assert operation.worktree == str(there)
+    assert (tree_files(kit.path), kit.read(".git/index")) == (files, index)
+    assert (there / "src/new.py").read_text() == "new\n"
+    assert kit.git("-C", there, "status", "--porcelain") == b"?? notes\n"
+    assert kit.text("-C", there, "reflog", "-1", "--format=%gs", "HEAD").startswith("wt merge:")
+    (there / "notes2").write_text("mine\n")
+    job = desk.job({"notes2": "theirs\n"}, base="release")
+    with pytest.raises(Refused) as refused:
+        desk.land([job], into="release")
+    assert refused.value.details["paths"] == ["notes2"]
+    undo(desk.place)
+    assert kit.git("-C", there, "status", "--porcelain") == b"?? notes\n?? notes2\n"
+
+
+def test_without_a_commit(desk: Desk) -> None:
+    kit = desk.kit
+    before, files = kit.head(), tree_files(kit.path)
+    kit.write("tool.sh", "mine\n")
+    operation = desk.land([desk.job({"src/new.py": "new\n", "README.md": None})], no_commit=True)
+    assert (kit.head(), operation.before, operation.after) == (before, before, before)
+    assert kit.git("status", "--porcelain") == b"D  README.md\nA  src/new.py\n M tool.sh\n"
+    assert not (kit.path / ".git/MERGE_HEAD").exists()
+    kit.git("gc", "--quiet", "--prune=now")
+    undo(desk.place)
+    assert kit.git("status", "--porcelain") == b" M tool.sh\n"
+    undo(desk.place)
+    assert kit.git("status", "--porcelain") == b"D  README.md\nA  src/new.py\n M tool.sh\n"
+    undo(desk.place)
+    kit.git("checkout", "--quiet", "tool.sh")
+    assert tree_files(kit.path) == files
+
+
+# -------------------------------------------------------------------------------------------------- kinds of checkouts
+def test_sparse_checkout_stays_sparse(desk: Desk) -> None:
+    kit = desk.kit
+    kit.git("sparse-checkout", "set", "--cone", "docs")
+    assert not (kit.path / "src").exists()
+    job = desk.job({"src/app.py": "merged\n", "src/new.py": "new\n", "docs/more.md": "more\n"})
+    desk.land([job])
+    assert not (kit.path / "src").exists()
+    assert kit.read("docs/more.md") == b"more\n"
+    assert kit.text("status", "--porcelain") == ""
+    undo(desk.place)
+    assert not (kit.path / "src").exists()
+    assert kit.text("status", "--porcelain") == ""
+    kit.git("sparse-checkout", "disable")
+    assert kit.text("status", "--porcelain") == ""
+
+
+def test_sparse_and_split_index(desk: Desk) -> None:
+    kit = desk.kit
+    kit.git("sparse-checkout", "set", "--cone", "--sparse-index", "docs")
+    desk.land([desk.job({"src/app.py": "merged\n", "docs/more.md": "more\n"})])
+    assert kit.text("status", "--porcelain") == ""
+    kit.git("sparse-checkout", "disable")
+    kit.git("update-index", "--split-index")
+    desk.land([desk.job({"src/app.py": "again\n", "docs/more.md": None})])
+    assert kit.read("src/app.py") == b"again\n"
+    assert kit.text("status", "--porcelain") == ""
+    workflow = desk.workflow()
+    kit.write("README.md", "staged\n")
+    kit.git("add", "README.md")
+    kit.write("README.md", "dirty\n")
+    rollback(desk.place, workflow)
+    assert kit.text("status", "--porcelain") == ""
+    undo(desk.place)
+    assert kit.git("status", "--porcelain") == b"MM README.md\n"
+
+
+def test_submodules_are_moved_in_the_index_alone(desk: Desk) -> None:
+    kit = desk.kit
+    one, two = kit.head("HEAD~1"), kit.head()
+    desk.land([desk.job({"module": ("160000", one)})])
+    assert (kit.path / "module").is_dir()
+    assert kit.text("status", "--porcelain") == ""
+    desk.land([desk.job({"module": ("160000", two)})])
+    assert kit.text("rev-parse", "HEAD:module") == two
+    assert kit.text("status", "--porcelain") == ""
+    desk.land([desk.job({"module": None})])
+    assert kit.text("status", "--porcelain") == ""
+    kit.write("module/mine", "mine\n")
+    with pytest.raises(Refused):
+        desk.land([desk.job({"module": "a file\n"})])
+
+
+def test_line_ends_and_filters_are_gits(desk: Desk) -> None:
+    kit = desk.kit
+    kit.git("config", "filter.upper.smudge", "tr a-z A-Z")
+    kit.git("config", "filter.upper.clean", "tr A-Z a-z")
+    kit.write(".gitattributes", "*.up filter=upper\n*.dos text eol=crlf\n")
+    kit.write("a.up", "abc\n")
+    kit.write("a.dos", "1\r\n")
+    kit.commit("attributes")
+    desk.land([desk.job({"a.up": "def\n", "b.up": "ghi\n", "a.dos": "2\n"})])
+    assert (kit.read("a.up"), kit.read("b.up"), kit.read("a.dos")) == (b"DEF\n", b"GHI\n", b"2\r\n")
+    assert kit.text("status", "--porcelain") == ""
+
+
+def test_a_filter_that_fails_puts_everything_back(desk: Desk) -> None:
+    kit = desk.kit
+    kit.write(".gitattributes", "*.big filter=big\n")
+    kit.commit("attributes")
+    kit.git("config", "filter.big.smudge", "false")
+    kit.git("config", "filter.big.clean", "cat")
+    kit.git("config", "filter.big.required", "true")
+    kit.write("src/util.py", "dirty\n")
+    before, files = kit.head(), tree_files(kit.path)
+    job = desk.job({"README.md": "merged\n", "zzz.big": "content\n", "docs/guide.md": None, "aaa": "new\n"})
+    with pytest.raises(GitFailed):
+        desk.land([job])
+    assert (kit.head(), tree_files(kit.path)) == (before, files)
+    assert kit.git("status", "--porcelain") == b" M src/util.py\n"
+    assert not (kit.path / ".git/index.lock").exists()
+    assert [each.state for each in operations(desk.place.state)] == ["aborted"]
+    kit.git("config", "filter.big.smudge", "cat")
+    desk.land([job])
+    assert kit.git("status", "--porcelain") == b" M src/util.py\n"
+
+
+def test_sha256(make_repo: Callable[[str], RepoKit], tmp_path: Path) -> None:
+    path = tmp_path / "sha256"
+    subprocess.run(["git", "init", "--quiet", "--object-format=sha256", path], check=True)
+    kit = RepoKit(path)
+    kit.write("a", "1\n")
+    kit.commit("first")
+    desk = Desk(kit)
+    workflow = desk.workflow()
+    kit.write("b", "untracked\n")
+    desk.land([desk.job({"a": "2\n"})])
+    assert kit.read("a") == b"2\n"
+    rollback(desk.place, workflow)
+    assert tree_files(path) == {"a": b"1\n"}
+    undo(desk.place)
+    assert tree_files(path) == {"a": b"2\n", "b": b"untracked\n"}
+    kit.assert_sound()
+
+
+# ------------------------------------------------------------------------------------------------------- undo and the log
 def test_undo_and_redo(desk: Desk) -> None:
     kit = desk.kit
     job = desk.job({"src/new.py": "new\n", "README.md": "changed\n", "docs/guide.md": None}, name="one")
@@ -42,6 +536,93 @@ def test_undo_and_redo(desk: Desk) -> None:
     assert (kit.head(), tree_files(kit.path), kit.text("status", "--porcelain")) == (before, files, "")
     assert back.undoes == first.operation_id
     assert landed(operations(desk.place.state)) == {}
+    assert operations(desk.place.state)[0].undone_by == back.operation_id
+    kit.git("reflog", "expire", "--expire=now", "--all")
+    kit.git("gc", "--quiet", "--prune=now")
     undo(desk.place)
     assert (kit.head(), tree_files(kit.path), kit.text("status", "--porcelain")) == (first.after, after_files, "")
     assert landed(operations(desk.place.state)) == {job.job_id: first.operation_id}
+    assert operations(desk.place.state)[0].undone_by is None
+
+
+def test_undo_keeps_later_edits_and_refuses_where_they_clash(desk: Desk) -> None:
+    kit = desk.kit
+    desk.land([desk.job({"src/new.py": "new\n", "README.md": "changed\n"})])
+    kit.write("README.md", "changed, then edited\n")
+    kit.write("notes.txt", "untracked\n")
+    before = untouched(kit)
+    with pytest.raises(Refused) as refused:
+        undo(desk.place)
+    assert refused.value.details["paths"] == ["README.md"]
+    assert untouched(kit) == before
+    kit.git("checkout", "--quiet", "README.md")
+    kit.write("tool.sh", "edited\n")
+    undo(desk.place)
+    assert kit.git("status", "--porcelain") == b" M tool.sh\n?? notes.txt\n"
+
+
+def test_undo_needs_the_branch_where_it_was_left(desk: Desk) -> None:
+    kit = desk.kit
+    first = desk.land([desk.job({"src/new.py": "new\n"})])
+    kit.write("late.txt", "late\n")
+    kit.commit("late")
+    before = untouched(kit)
+    with pytest.raises(Refused) as refused:
+        undo(desk.place)
+    assert refused.value.code == "branch-moved"
+    assert untouched(kit) == before
+    kit.git("reset", "--quiet", "--hard", first.after or "")
+    second = desk.land([desk.job({"src/two.py": "two\n"})])
+    with pytest.raises(Refused) as refused:
+        undo(desk.place, first.operation_id)
+    assert refused.value.code == "branch-moved"
+    undo(desk.place, second.operation_id)
+    undo(desk.place, first.operation_id)
+    assert kit.head() == first.before
+    with pytest.raises(Refused) as refused:
+        undo(desk.place, first.operation_id)
+    assert refused.value.code == "already-undone"
+
+
+def test_what_cannot_be_undone(desk: Desk) -> None:
+    state = desk.place.state
+    with pytest.raises(NotFound):
+        undo(desk.place)
+    draft = Operation(operation_id=OperationId("op-000000"), kind="drop", created_at=now())
+    dropped = record(state, draft)
+    assert (dropped.operation_id, dropped.state) == ("op-000001", "done")
+    with pytest.raises(NotFound):
+        undo(desk.place)
+    with pytest.raises(Refused) as refused:
+        undo(desk.place, dropped.operation_id)
+    assert refused.value.code == "not-undoable"
+    with pytest.raises(NotFound):
+        undo(desk.place, OperationId("op-000099"))
+    with pytest.raises(NotFound):
+        undo(desk.place, OperationId("nonsense"))
+
+
+def test_nothing_to_land(desk: Desk) -> None:
+    with pytest.raises(Refused) as refused:
+        desk.land([desk.job({})])
+    assert refused.value.code == "nothing-to-land"
+
+
+def test_numbers_are_never_used_again(desk: Desk) -> None:
+    job = desk.job({"src/new.py": "new\n"})
+    first = desk.land([job])
+    second = undo(desk.place)
+    assert (first.operation_id, second.operation_id) == ("op-000001", "op-000002")
+    desk.kit.write("src/new.py", "in the way\n")
+    with pytest.raises(Refused):
+        undo(desk.place)
+    (desk.kit.path / "src/new.py").unlink()
+    assert undo(desk.place).operation_id == "op-000003"
+    assert [each.operation_id for each in operations(desk.place.state)] == ["op-000001", "op-000002", "op-000003"]
+    assert recover(desk.place) == []
+
+
+def test_recovery_of_nothing_is_one_look(desk: Desk) -> None:
+    before = untouched(desk.kit)
+    assert recover(desk.place) == []
+    assert untouched(desk.kit) == before

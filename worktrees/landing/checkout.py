@@ -193,11 +193,20 @@ def with_store(store: ObjectStore) -> dict[str, str]:
 
 # -------------------------------------------------------------------------------------------- what must not be lost
 def check_nothing_lost(
-    repo: Repo, store: ObjectStore, index: Path, dirty: set[RepoPath], start: Oid, end: Oid, *, what: str
-) -> None:
+    repo: Repo,
+    store: ObjectStore,
+    index: Path,
+    dirty: set[RepoPath],
+    start: Oid,
+    end: Oid,
+    *,
+    what: str,
+    env: Mapping[str, str] | None,
+) -> Oid:
     """Makes sure that going from one tree to another overwrites nothing that is not in the first.
 
-    `dirty` are paths whose file differs from the index of ours, which else describes the files.
+    `dirty` are paths whose file differs from the index of ours, which else describes the files. Returns the tree to go
+    from: the first without paths that neither the index nor the second has, whose files git would not let be.
 
     Raises: Refused `would-overwrite` naming every path; `case-collision`.
     """
@@ -206,12 +215,32 @@ def check_nothing_lost(
     folds = repo.git("config", "--type=bool", "core.ignoreCase", expect=(0, 1)).text == "true"
     blocked = _blocked(work_tree(repo), changes, staged, dirty, folds=folds)
     if not blocked:
+        start = _without_gone(repo, start, changes, staged, env=env)
         trial = repo.git("read-tree", "-m", "-u", "-n", start, end, index=index, env=with_store(store), expect=None)
         if trial.status != 0:
             blocked = _hidden(repo, index, changes)
             if not blocked:
                 raise GitFailed(trial.command, trial.status, trial.stderr)
     refuse(blocked, what)
+    return start
+
+
+def _without_gone(
+    repo: Repo,
+    start: Oid,
+    changes: Changes,
+    staged: Mapping[RepoPath, TreeEntry | None],
+    *,
+    env: Mapping[str, str] | None,
+) -> Oid:
+    gone = [path for path, entry in staged.items() if entry is None and path in changes and changes[path][1] is None]
+    if not gone:
+        return start
+    with tempfile.TemporaryDirectory(prefix="wt-start-") as scratch:
+        index = Path(scratch, "index")
+        repo.git("read-tree", start, index=index, env=env)
+        _set_entries(repo, index, dict.fromkeys(gone))
+        return Oid(repo.git("write-tree", index=index, env=env).text)
 
 
 def check_index_free(repo: Repo, store: ObjectStore, index: Path, start: Oid, end: Oid, *, what: str) -> None:
@@ -336,9 +365,29 @@ def switch(
 
     Raises: GitFailed, possibly half way; `finish` goes on from there.
     """
+    changes = changes_between(store, start, end)
+    if not sparse:
+        _hold_skipped(repo, index, changes)
+    _read_tree(repo, index, start, end, env=env, sparse=sparse)
+    _check_gone(repo, changes)
+
+
+def _read_tree(repo: Repo, index: Path, start: Oid, end: Oid, *, env: Mapping[str, str] | None, sparse: bool) -> None:
     words = () if sparse else ("--no-sparse-checkout",)
     repo.git("read-tree", "-m", "-u", *words, start, end, index=index, env=env, durable=True)
-    _check_gone(repo, changes_between(store, start, end))
+
+
+def _hold_skipped(repo: Repo, index: Path, changes: Changes) -> None:
+    """Moves entries outside a sparse checkout by hand: not told about it, git would write their files.
+
+    It is not told because an index of files holds untracked ones too, and those it would take away.
+    """
+    tagged = repo.git("ls-files", "-t", "-z", index=index).records
+    skipped = [RepoPath(record[2:]) for record in tagged if record[:2] == b"S " and record[2:] in changes]
+    if skipped:
+        _set_entries(repo, index, {path: changes[path][1] for path in skipped})
+        stay = b"".join(path + b"\0" for path in skipped if changes[path][1] is not None)
+        repo.git("update-index", "--skip-worktree", "-z", "--stdin", index=index, stdin=stay)
 
 
 def _check_gone(repo: Repo, changes: Changes, but: Iterable[RepoPath] = ()) -> None:
@@ -373,10 +422,11 @@ def finish(
     doubtful = {path: pair for path, pair in behind.items() if pair[0] is None or path in seen.unstaged}
     settled, kept = _settle_files(repo, store, doubtful, start, end)
     _set_entries(repo, index, settled)
-    repo.git(
-        "read-tree", "-m", "-u", *(() if sparse else ("--no-sparse-checkout",)), start, end,
-        index=index, env=env, durable=True,
-    )  # fmt: skip
+    staged.update({path: None for path, entry in settled.items() if entry is None})
+    start = _without_gone(repo, start, changes, staged, env=env)
+    if not sparse:
+        _hold_skipped(repo, index, behind)
+    _read_tree(repo, index, start, end, env=env, sparse=sparse)
     _check_gone(repo, behind, but=kept)
     look(repo, index)
     return kept
@@ -410,7 +460,10 @@ def _settle_files(
 
 
 def _spread(repo: Repo, store: ObjectStore, tree: Oid, paths: list[RepoPath], into: Path) -> None:
-    """Writes files of a tree below a directory just as a checkout would: filters, line ends, links."""
+    """Writes files of a tree below a directory just as a checkout would: filters, line ends, links.
+
+    One that cannot be written so (a filter that fails) is left out: it cannot be in the checkout either.
+    """
     into.mkdir()
     if not paths:
         return
@@ -418,7 +471,8 @@ def _spread(repo: Repo, store: ObjectStore, tree: Oid, paths: list[RepoPath], in
     repo.git("read-tree", tree, index=index, env=with_store(store))
     wanted = b"".join(path + b"\0" for path in paths)
     prefix = f"--prefix={into}/"
-    repo.git("checkout-index", "-f", "-z", "--stdin", prefix, index=index, stdin=wanted, env=with_store(store))
+    words = ("checkout-index", "-f", "-z", "--stdin", prefix)
+    repo.git(*words, index=index, stdin=wanted, env=with_store(store), expect=None)
 
 
 def _content(root: bytes, path: RepoPath) -> _Found | None:

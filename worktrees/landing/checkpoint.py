@@ -137,8 +137,10 @@ def ignored_at(repo: Repo, store: ObjectStore, tree: Oid, paths: Sequence[RepoPa
                 target.parent.mkdir(parents=True, exist_ok=True)
                 target.write_bytes(store.git("cat-file", "blob", oid).stdout)
         there = Repo(repo.common_dir, repo.git_dir, Path(scratch), repo.object_format, repo.bare)
-        asked = b"".join(path + b"\0" for path in paths)
+        # It knows no literal names; with `./` in front none can be taken for anything else.
         done = there.git(
-            "check-ignore", "--no-index", "-z", "--stdin", index=Path(scratch, ".index"), stdin=asked, expect=(0, 1)
+            "check-ignore", "--no-index", "-z", "--stdin",
+            index=Path(scratch, ".index"), env={"GIT_LITERAL_PATHSPECS": "0"}, expect=(0, 1),
+            stdin=b"".join(b"./" + path + b"\0" for path in paths),
         )  # fmt: skip
-        return {RepoPath(path) for path in done.records}
+        return {RepoPath(path.removeprefix(b"./")) for path in done.records}

@@ -75,6 +75,7 @@ def rollback(place: Place, workflow: Workflow, to: OperationId | None = None) ->
         state, commit, since = _goal(place, workflow, target, to)
         end = shape_of(place.store, commit, state)
         captured = held.capture(target)
+        captured = held.spare_ignored(target, captured, captured.shape.files, end.files)
         start = captured.shape
         keep(place.store, [target.before], known=[commit])
         draft = held.draft(
@@ -102,7 +103,9 @@ def undo(place: Place, operation: OperationId | None = None) -> Operation:
         start = shape_of(place.store, target.before, undone.restored)
         goal = undone.before or target.before
         end = shape_of(place.store, goal, undone.checkpoint)
-        captured = None if start.plain and end.plain else held.capture(target)
+        captured = None
+        if not (start.plain and end.plain):
+            captured = held.spare_ignored(target, held.capture(target), start.files, end.files)
         keep(place.store, [target.before], known=[goal])
         draft = held.draft(
             target,

@@ -84,6 +84,22 @@ class Turn:
         _check_stands(target, captured.seen)
         return captured
 
+    def spare_ignored(self, target: Target, captured: Captured, start: Oid, end: Oid) -> Captured:
+        """Leaves files out that would go only because they are not ignored at the moment, as they will be then."""
+        store, repo = self.place.store, _repo(target)
+        changes = checkout.changes_between(store, start, end)
+        if not any(path.rpartition(b"/")[2] == b".gitignore" for path in changes):
+            return captured
+        untracked = set(captured.seen.untracked)
+        going = [path for path, (_, new) in changes.items() if new is None and path in untracked]
+        spared = ignored_at(repo, store, end, going) if going else set()
+        if not spared:
+            return captured
+        listed = b"".join(path + b"\0" for path in sorted(spared))
+        repo.git("update-index", "--force-remove", "-z", "--stdin", index=self.slot.files, stdin=listed)
+        left = Oid(repo.git("write-tree", index=self.slot.files, env=checkout.with_store(store)).text)
+        return Captured(captured.seen, Shape(left, captured.shape.index))
+
     def carry_out(
         self, target: Target, draft: Operation, start: Shape, end: Shape, captured: Captured | None = None
     ) -> Operation:
@@ -96,10 +112,15 @@ class Turn:
             seen = checkout.look(repo, self.slot.index)
             _check_stands(target, seen)
             dirty = seen.unstaged | seen.unmerged
-            checkout.check_nothing_lost(repo, store, self.slot.index, dirty, start.files, end.files, what=what)
+            tree = checkout.check_nothing_lost(
+                repo, store, self.slot.index, dirty, start.files, end.files, what=what, env=None
+            )
+            start = Shape(tree, tree)
         elif repo is not None and captured is not None:
-            self._spare_ignored(repo, captured, start, end)
-            checkout.check_nothing_lost(repo, store, self.slot.files, set(), start.files, end.files, what=what)
+            tree = checkout.check_nothing_lost(
+                repo, store, self.slot.files, set(), start.files, end.files, what=what, env=checkout.with_store(store)
+            )
+            start = Shape(tree, start.index)
             checkout.copy_index(repo, self.slot.index)
             checkout.check_index_free(repo, store, self.slot.index, start.index, end.index, what=what)
         with contextlib.ExitStack() as brought:
@@ -120,17 +141,6 @@ class Turn:
             done = log.write(self.slot, _over(draft, "done"))
         self.slot.clear()
         return done
-
-    def _spare_ignored(self, repo: Repo, captured: Captured, start: Shape, end: Shape) -> None:
-        """Keeps files that would go only because they are not ignored at the moment, as they were or will be."""
-        changes = checkout.changes_between(self.place.store, start.files, end.files)
-        if any(path.rpartition(b"/")[2] == b".gitignore" for path in changes):
-            untracked = set(captured.seen.untracked)
-            going = [path for path, (_, new) in changes.items() if new is None and path in untracked]
-            spared = ignored_at(repo, self.place.store, end.files, going) if going else set()
-            if spared:
-                listed = b"".join(path + b"\0" for path in sorted(spared))
-                repo.git("update-index", "--force-remove", "-z", "--stdin", index=self.slot.files, stdin=listed)
 
     def _bring(self, brought: contextlib.ExitStack, target: Target, draft: Operation, end: Shape) -> None:
         """Copies into the user's repository what branch and index are about to name."""
