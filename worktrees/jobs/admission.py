@@ -324,8 +324,13 @@ def _prepare(place: Place, job: Job, directory: Path) -> Any:
         grace_seconds=spec.settings.grace_seconds,
         idle_seconds=job.idle_seconds,
         timeout_seconds=job.timeout_seconds,
-        settle=[sys.executable, "-P", "-m", "worktrees.jobs.settlement", os.fspath(directory)],
+        settle=settling_program(directory),
     )
+
+
+def settling_program(directory: Path) -> list[str]:
+    """What a supervisor becomes when its worker is dead."""
+    return [sys.executable, "-P", "-m", "worktrees.jobs.settlement", os.fspath(directory)]
 
 
 def _make_workspace(place: Place, job: Job, directory: Path, spec: settlement.Spec) -> tuple[Workspace, Isolation]:
