@@ -22,7 +22,6 @@ import errno
 import fcntl
 import json
 import os
-import secrets
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -58,6 +57,8 @@ def seconds_of(stamp: str) -> float:
 
 def new_id(prefix: str) -> str:
     """A fresh id such as `j-7k2mq4xa`; 31^8 of them, so a clash is a bug and not bad luck."""
+    import secrets  # drags a crypto library in, which readers of records need not load
+
     return f"{prefix}-" + "".join(secrets.choice(_ALPHABET) for _ in range(8))
 
 
@@ -120,7 +121,7 @@ def write_bytes(path: Path | str, content: bytes, *, durable: bool = False) -> N
     `durable` also survives a power cut (1-4 ms more).
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}.tmp")
     try:
         fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:

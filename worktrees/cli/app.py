@@ -1,16 +1,14 @@
-"""The table of commands and the one place where a call begins and ends."""
+"""The table of commands, and how a call is parsed."""
 
 from __future__ import annotations
 
-import contextlib
 import os
-import sys
 from typing import Any
 
 import click
 
-from worktrees.cli.session import BROKEN_PIPE, INTERRUPTED, Session, disk_trouble_of_git, of_the_system, report_bug
-from worktrees.errors import GitFailed, Refused, Usage, WorktreesError
+from worktrees.cli.session import Session
+from worktrees.errors import Refused, Usage, WorktreesError
 
 # Section, then commands in reading order: name -> (file, what `wt --help` says). A test holds the words against the
 # commands' own.
@@ -142,47 +140,17 @@ def wt(session: Session, ctx: click.Context, directory: tuple[str, ...], version
         session.say(SUMMARY)
 
 
-def run(words: list[str]) -> int:
-    """Runs one call and returns its exit status; nothing gets past it but a signal."""
-    session = Session(words)
-    try:
-        return _run(session)
-    except BrokenPipeError:
-        # The reader has gone. Python would complain again when it flushes at exit.
-        with contextlib.suppress(OSError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return BROKEN_PIPE
-
-
-def _run(session: Session) -> int:
+def run(session: Session) -> int:
+    """Runs one call and returns its exit status."""
     try:
         status: Any = wt.main(
             args=list(session.words), prog_name="wt", complete_var="_WT_COMPLETE", standalone_mode=False, obj=session
         )
-    except (KeyboardInterrupt, click.Abort):
-        return _interrupted(session)
-    except BrokenPipeError:
-        raise
+    except click.Abort:
+        raise KeyboardInterrupt from None
     except click.ClickException as error:
-        return session.fail(_usage(error, session))
-    except GitFailed as error:
-        return session.fail(disk_trouble_of_git(error))
-    except WorktreesError as error:
-        return session.fail(error)
-    except OSError as error:
-        return session.fail(of_the_system(error))
-    except Exception as error:  # noqa: BLE001 - a bug; its report must not be lost
-        return session.fail(report_bug(error, session.words))
+        raise _usage(error, session) from None
     return status if isinstance(status, int) else 0
-
-
-def _interrupted(session: Session) -> int:
-    if session.json:
-        session.fail(WorktreesError("interrupted", code="interrupted", hint="wt status"))
-    else:
-        sys.stderr.write("\n")
-        session.narrate("interrupted; workers that were started run on, see: wt status")
-    return INTERRUPTED
 
 
 def _usage(error: click.ClickException, session: Session) -> WorktreesError:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from worktrees.cli.session import Session
+    from worktrees.store import State
 
 
 def rows_here(*, closed: bool = False) -> list[dict[str, Any]]:
@@ -30,10 +31,20 @@ def rows_here(*, closed: bool = False) -> list[dict[str, Any]]:
     return rows(state, closed=closed) if state.exists() else []
 
 
+def _is_stale(state: State, found: list[dict[str, Any]]) -> bool:
+    """Whether something must be settled before these rows are the truth."""
+    live = [row for row in found if row["state"] != "done"]
+    if not live:
+        return False
+    from worktrees.jobs import stale
+
+    return stale(state, live)
+
+
 def show(session: Session, *, words: Sequence[str] = (), closed: bool = False) -> int:
     """Answers `list` and `status`."""
     from worktrees.isolation.place import discover_boss
-    from worktrees.jobs import rows, stale
+    from worktrees.jobs import rows
     from worktrees.store import State
 
     repo, standing_in = discover_boss(Path.cwd())
@@ -45,7 +56,7 @@ def show(session: Session, *, words: Sequence[str] = (), closed: bool = False) -
         found = [job.dump() for job in boss.status(*words)]
     elif state.exists():
         found = rows(state, closed=closed)
-        if stale(state, found) and session.boss().mend_jobs():
+        if _is_stale(state, found) and session.boss().mend_jobs():
             found = rows(state, closed=closed)
     now = time.time()
     if session.json:

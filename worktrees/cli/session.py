@@ -76,6 +76,15 @@ class Session:
         """Prints an error instead of an answer."""
         return self.answer(None, error=error)
 
+    def interrupted(self) -> int:
+        """Says so after ^C; returns the exit status."""
+        if self.json:
+            self.fail(WorktreesError("interrupted", code="interrupted", hint="wt status"))
+        else:
+            sys.stderr.write("\n")
+            self.narrate("interrupted; workers that were started run on, see: wt status")
+        return INTERRUPTED
+
     def say(self, text: str) -> None:
         """A piece of the answer for people."""
         self.write((text.rstrip("\n") + "\n").encode("utf-8", "backslashreplace"))
@@ -123,6 +132,34 @@ class Session:
         sys.stderr.write(f"{out.paint('wt: error:', 'red', 'bold')} {shown(error.message)}\n")
         if error.hint:
             sys.stderr.write(f"{out.paint('hint:', 'cyan')} {shown(error.hint)}\n")
+
+
+def guarded(session: Session, call: Callable[[Session], int]) -> int:
+    """Runs a call to its exit status; nothing gets past it but a signal."""
+    try:
+        return _caught(session, call)
+    except BrokenPipeError:
+        # The reader has gone. Python would complain again when it flushes at exit.
+        with contextlib.suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
+
+
+def _caught(session: Session, call: Callable[[Session], int]) -> int:
+    try:
+        return call(session)
+    except KeyboardInterrupt:
+        return session.interrupted()
+    except BrokenPipeError:
+        raise
+    except GitFailed as error:
+        return session.fail(disk_trouble_of_git(error))
+    except WorktreesError as error:
+        return session.fail(error)
+    except OSError as error:
+        return session.fail(of_the_system(error))
+    except Exception as error:  # noqa: BLE001 - a bug; its report must not be lost
+        return session.fail(report_bug(error, session.words))
 
 
 def of_the_system(error: OSError) -> WorktreesError:

@@ -10,13 +10,25 @@ NUL-separated formats, never from message text; every ref move names the value i
 
 git itself does merges, filters, refs, index and checkout, because libgit2's merge differs from git's; pygit2 only
 reads.
+
+`objects` and `odb` are imported on first use (PEP 562): `wt list` does without.
 """
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from worktrees.git.door import Completed, Process, run, version
 from worktrees.git.durability import sync_filesystem
-from worktrees.git.objects import Commit, TreeEntry, read_blob, read_commit, reader, tree_changes
-from worktrees.git.odb import ObjectStore
 from worktrees.git.repository import Head, LinkedWorktree, Repo, discover
+
+if TYPE_CHECKING:
+    from worktrees.git.objects import Commit, TreeEntry, read_blob, read_commit, reader, tree_changes
+    from worktrees.git.odb import ObjectStore
+
+_PLACES = {
+    "objects": ("Commit", "TreeEntry", "read_blob", "read_commit", "reader", "tree_changes"),
+    "odb": ("ObjectStore",),
+}
 
 __all__ = [
     "Commit",
@@ -36,3 +48,10 @@ __all__ = [
     "tree_changes",
     "version",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    for module, names in _PLACES.items():
+        if name in names:
+            return getattr(import_module(f"worktrees.git.{module}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

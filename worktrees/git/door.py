@@ -9,10 +9,10 @@ diff, pager, editor) is off in every call.
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 import time
 from dataclasses import dataclass
@@ -24,8 +24,6 @@ from worktrees.errors import GitFailed, Refused
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
-
-logger = logging.getLogger("worktrees.git")
 
 # 2.39 is the first with `merge-tree --write-tree --stdin`, which merges N results in one process.
 MINIMUM_VERSION = (2, 39)
@@ -189,13 +187,10 @@ def run(
         capture_output=True,
         check=False,
     )
-    if logger.isEnabledFor(logging.DEBUG):
-        logger.debug(
-            "$ git %s (%s, %.1f ms, %d)",
-            " ".join(_shown(args)),
-            git_dir,
-            (time.perf_counter() - began) * 1e3,
-            done.returncode,
+    if logging := sys.modules.get("logging"):  # nobody listens who has not loaded it
+        seconds = time.perf_counter() - began
+        logging.getLogger("worktrees.git").debug(
+            "$ git %s (%s, %.1f ms, %d)", " ".join(_shown(args)), git_dir, seconds * 1e3, done.returncode
         )
     if expect is not None and done.returncode not in expect:
         raise GitFailed(_shown(args), done.returncode, done.stderr)

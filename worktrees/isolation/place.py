@@ -15,7 +15,6 @@ several the outermost wins, since a worker can write only below its own workspac
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import re
@@ -25,12 +24,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from worktrees.errors import GitFailed, Refused, StateBroken, Usage
-from worktrees.git import ObjectStore, Repo, discover, sync_filesystem
+from worktrees.git import Repo, discover, sync_filesystem
 from worktrees.model import JobId, Oid
 from worktrees.store import State, write_bytes
 
 if TYPE_CHECKING:
     from worktrees.config import Settings
+    from worktrees.git import ObjectStore
     from worktrees.model import Finding
 
 MARKER = ".wt.json"
@@ -63,6 +63,8 @@ def place(repo: Repo, settings: Settings) -> Place:
 
     Raises: Usage when workspaces would lie inside the repository.
     """
+    from worktrees.git import ObjectStore
+
     state = State(repo.common_dir)
     return Place(repo, state, ObjectStore(state.store), _root(repo, settings.worktrees_directory))
 
@@ -81,6 +83,8 @@ def main_work_tree(repo: Repo) -> Path | None:
 
 def _root(repo: Repo, configured: str | None) -> Path:
     main = main_work_tree(repo) or repo.common_dir
+    import hashlib
+
     name = f"{main.name}-{hashlib.sha256(os.fsencode(repo.common_dir)).hexdigest()[:8]}"
     if configured:
         root = Path(os.path.realpath(main / os.path.expanduser(configured))) / name
