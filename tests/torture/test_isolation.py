@@ -12,11 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.kit import RepoKit, eventually
+from tests.conftest import Seal
+from tests.kit import Gate, RepoKit, eventually, processes_of
 from tests.torture.workspaces import assert_git_works, close_one, ground, is_whole_or_gone, open_one
 from worktrees import isolation
-from worktrees.isolation import Place, trash
-from worktrees.model import JobId
+from worktrees.config import Settings
+from worktrees.git import discover
+from worktrees.isolation import Place, WorktreeIsolation, trash
+from worktrees.model import Baseline, JobId
 
 ROOT = Path(__file__).parents[2]
 JOB, BYSTANDER = JobId("j-aaaaaaaa"), JobId("j-bbbbbbbb")
@@ -133,6 +136,65 @@ def test_s13_a_death_of_everything_at_a_random_moment(repo: RepoKit, crowd: Plac
             process.wait()
         if assert_mended(crowd):
             close_one(crowd, JOB)
+
+
+def test_s13_git_goes_on_when_only_its_parent_was_killed(repo: RepoKit, crowd: Place, gate: Gate) -> None:
+    """What an orphaned checkout still writes goes the same way, and never back to where the workspace was."""
+    repo.write(".git/info/attributes", "tool.sh filter=slow\n")
+    repo.git("config", "filter.slow.smudge", f"{gate.shell('git')}; cat")
+    process = subprocess.Popen(words("open", repo, JOB), cwd=ROOT)
+    gate.wait_arrivals(1)
+    process.kill()
+    process.wait()
+    assert [finding.code for finding in isolation.recover(crowd)] == ["workspace-recovered"]
+    assert not is_whole_or_gone(crowd, JOB)
+    gate.release()
+    own = "read-tree"
+    eventually(lambda: not [one for one in processes_of(repo.path.parent) if own in one.cmdline()], what="git ends")
+    assert not is_whole_or_gone(crowd, JOB)
+    assert isolation.recover(crowd) == []
+    eventually(lambda: not trash.trashes(crowd), what="the trash is emptied")
+    repo.git("config", "--remove-section", "filter.slow")
+    (repo.path / ".git/info/attributes").unlink()
+
+
+@pytest.fixture
+def small_disk(seal: Seal) -> Iterator[Path]:
+    """An image file that is mounted on `disk` beside it."""
+    image, mount = seal.root / "image", seal.root / "disk"
+    mount.mkdir()
+    if os.geteuid() != 0 or shutil.which("mkfs.ext4") is None:
+        pytest.skip("a disk of our own takes root and mkfs.ext4")
+    with image.open("wb") as file:
+        file.truncate(64 << 20)
+    subprocess.run(["mkfs.ext4", "-q", image], check=True)
+    if subprocess.run(["mount", "-o", "loop", image, mount], capture_output=True, check=False).returncode != 0:
+        pytest.skip("this container may not mount")
+    yield image
+    subprocess.run(["umount", mount], check=True)
+
+
+@pytest.mark.torture
+@pytest.mark.parametrize("seconds", [0, 0.3, 6])
+def test_s13_a_power_cut_leaves_a_repository_that_works(small_disk: Path, seconds: float) -> None:
+    """The disk as it is some time after a workspace was opened; nothing but time may be waited for here."""
+    mount = small_disk.with_name("disk")
+    repo = RepoKit.make(mount / "repo")
+    subprocess.run(["sync", "-f", mount], check=True)
+    settings = Settings(worktrees_directory=f"{mount}/trees")
+    place = isolation.place(discover(repo.path), settings)
+    WorktreeIsolation().open(place, JOB, Baseline(commit=place.repo.resolve("HEAD")))
+    time.sleep(seconds)
+    cut = small_disk.with_name("cut")
+    shutil.copyfile(small_disk, cut)
+    subprocess.run(["umount", mount], check=True)
+    os.replace(cut, small_disk)
+    subprocess.run(["mount", "-o", "loop", small_disk, mount], check=True)
+    assert_git_works(place)
+    isolation.recover(place)
+    assert isolation.doctor_findings(place) == []
+    assert (isolation.workspace_of(place, JOB) is not None) is (place.root / JOB).is_dir()
+    assert not os.listdir(place.state.journal)
 
 
 def test_s13_thirty_two_at_once(repo: RepoKit, crowd: Place) -> None:

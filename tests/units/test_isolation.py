@@ -540,6 +540,22 @@ def test_what_the_dead_left_is_undone_and_nothing_else(repo: RepoKit) -> None:
     assert leftovers(place) == []
 
 
+def test_a_power_cut_may_empty_what_was_not_synced(repo: RepoKit) -> None:
+    place = ground(repo.path)
+    workspace, half_made = open_one(place), open_one(place, OTHER)
+    (place.records / f"{JOB}.json").write_bytes(b"")
+    (place.records / f"{OTHER}.json").unlink()
+    (place.state.journal / f"{OTHER}.json").touch()
+    # A closing process that died before it said anything: nothing had happened yet.
+    (place.state.journal / f"{JOB}.json").touch()
+    assert [finding.path for finding in isolation.recover(place)] == [os.fspath(half_made.path)]
+    assert isolation.workspace_of(place, JOB) == workspace
+    assert status(workspace) == []
+    assert isolation.doctor_findings(place) == []
+    KIND.close(place, workspace)
+    assert leftovers(place) == []
+
+
 def test_recovery_takes_nothing_that_came_in_the_place_of_a_workspace(repo: RepoKit) -> None:
     place = ground(repo.path)
     workspace = open_one(place)
@@ -554,8 +570,10 @@ def test_recovery_takes_nothing_that_came_in_the_place_of_a_workspace(repo: Repo
     assert [finding.code for finding in isolation.doctor_findings(place)] == ["orphan-workspace"]
 
 
-@pytest.mark.parametrize("content", [b"", None])
-@pytest.mark.parametrize("name", ["commondir", "gitdir", "HEAD"])
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [(name, torn) for name in ("commondir", "gitdir", "HEAD") for torn in (b"", None)] + [("index", b"")],
+)
 def test_an_entry_of_ours_on_which_git_fails_is_mended_by_the_next_command(
     repo: RepoKit, name: str, content: bytes | None
 ) -> None:

@@ -31,8 +31,8 @@ _KNOWN_EXTENSIONS = {"objectformat", "partialclone", "preciousobjects", "relativ
 _TRIES = 6
 _OID = re.compile(rb"[0-9a-f]{40}(?:[0-9a-f]{24})?")
 _COMMON = b"../.."
-# With one of these git fails for everybody, or does not see the worktree at all.
-FATAL = {"is missing", "is empty"}
+# What kills and power cuts leave; git then fails for everybody, or does not see the worktree, or cannot `gc`.
+TORN = {"is missing", "is empty"}
 _CHECKOUT = (
     # Files are bound by latency more than by processors: 0.4 of one worker's time on a disk, 0.85 on a memory disk.
     f"checkout.workers={min(8, max(4, os.cpu_count() or 1))}",
@@ -268,7 +268,9 @@ def damage(entry: Path) -> dict[str, str]:
     if "HEAD" not in found and not head.startswith(b"ref: refs/") and not _OID.fullmatch(head):
         found["HEAD"] = "is garbage"
     index = read_small(entry / "index", 12)
-    if (index is None and os.path.lexists(entry / "index")) or (index is not None and index[:4] != b"DIRC"):
+    if index == b"":
+        found["index"] = "is empty"
+    elif (index or b"")[:4] != b"DIRC" and os.path.lexists(entry / "index"):
         found["index"] = "is not an index"
     return found
 

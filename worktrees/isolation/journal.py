@@ -21,10 +21,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-from worktrees.errors import Busy
+from worktrees.errors import Busy, StateBroken
+from worktrees.isolation.entry import points_at, read_small
 from worktrees.isolation.place import Place
 from worktrees.model import JobId, Oid
 from worktrees.store import identity, read_json, write_json
+
+_UNKNOWN = 0  # no directory has this inode
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +58,16 @@ def write_record(place: Place, record: Record) -> None:
 
 
 def record_of(place: Place, job: JobId) -> Record | None:
-    """The record of a job's workspace, None when none stands."""
-    found = read_json(_record_path(place, job))
+    """The record of a job's workspace, None when none stands.
+
+    It is not synced, so a power cut may leave it empty; git's entry, which is, then says where the workspace is.
+    """
+    try:
+        found = read_json(_record_path(place, job))
+    except StateBroken:
+        git_dir = place.entries / job
+        path, head = points_at(git_dir), read_small(git_dir / "HEAD")
+        return Record(job, path, _UNKNOWN, Oid((head or b"").decode().strip())) if path else None
     if found is None:
         return None
     return Record(

@@ -148,17 +148,22 @@ def recover(place: Place) -> list[Finding]:
     found: list[Finding] = []
     for job in journal.intended(place):
         with reported(found, job), contextlib.suppress(Busy), journal.claim(place, job) as held:
-            if held.pending:
-                done = {"adding": "half-made workspace was undone", "removing": "half-removed workspace was removed"}
-                message = f"the {done[held.pending.phase]}: the process at work on it died"
-                path = held.pending.path
-                _finish(place, held)
+            if held.pending is None and journal.record_of(place, job) is None:
+                # Killed before it had said anything, or a power cut took what it said: at most half a workspace.
+                held.pending = Intent(job, entry.points_at(place.entries / job) or place.root / job, "adding")
+            if held.pending is not None:
+                path, phase = held.pending.path, held.pending.phase
+                if _finish(place, held):
+                    done = (
+                        "half-made workspace was undone" if phase == "adding" else "half-removed workspace was removed"
+                    )
+                    message = f"a {done}: the process at work on it died"
+                    found.append(Finding(code="workspace-recovered", path=os.fspath(path), message=message))
                 unmark(place, path.parent)
-                found.append(Finding(code="workspace-recovered", path=os.fspath(path), message=message))
     for record in journal.records(place):
         git_dir = place.entries / record.job
         for name, what in entry.damage(git_dir).items() if git_dir.is_dir() else ():
-            if name == "index" or what not in entry.FATAL:
+            if what not in entry.TORN:
                 continue
             with reported(found, record.job), contextlib.suppress(Busy), journal.claim(place, record.job):
                 entry.mend(place, record.job, record.path, record.commit, record.sparse, name)
@@ -180,22 +185,24 @@ def _make_directory(place: Place, path: Path) -> None:
     mark(place)
 
 
-def _finish(place: Place, held: Claim) -> None:
-    """Takes away what is pending: undoes a half-made workspace, ends a half-removed one."""
-    if held.pending is not None:
-        _take_away(place, held.pending.job, held.pending.path)
-        held.settle()
+def _finish(place: Place, held: Claim) -> bool:
+    """Takes away what is pending: undoes a half-made workspace, ends a half-removed one. False: nothing was there."""
+    if held.pending is None:
+        return False
+    found = _take_away(place, held.pending.job, held.pending.path)
+    held.settle()
+    return found
 
 
-def _take_away(place: Place, job: JobId, path: Path) -> None:
+def _take_away(place: Place, job: JobId, path: Path) -> bool:
     record = journal.record_of(place, job)
-    if record is None or _is_ours(place, record, path):
-        discard(place, path)
-    discard(place, entry.aside(place, job))
-    discard(place, place.entries / job)
+    found = (record is None or _is_ours(place, record, path)) and discard(place, path)
+    for directory in (entry.aside(place, job), place.entries / job):
+        found |= discard(place, directory)
     with contextlib.suppress(OSError):
         place.entries.rmdir()  # git, too, leaves no empty one
     journal.forget(place, job)
+    return found
 
 
 def _is_ours(place: Place, record: Record, path: Path) -> bool:
