@@ -46,11 +46,11 @@ SCENARIOS = {
 }
 
 _PARTS = {
-    "jobs": "s01 s02 s03 s04 s05 s06 s07 s08 s09 s10 s11 s12 s38",
+    "jobs": "s02 s05 s06 s07 s08 s09 s10 s11 s12 s38",
     "isolation": "s17",
     "record of changes": "s14 s15 s16",
-    "merge": "s19 s20 s21 s22 s23 s27",
-    "landing": "s24 s25 s26",
+    "merge": "s21 s22 s23 s27",
+    "landing": "s24",
     "shared mode": "s28",
     "guard and sandbox": "s18 s29 s30 s31",
     "board": "s32 s33 s34 s35",
