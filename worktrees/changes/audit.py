@@ -83,7 +83,7 @@ def _state(path: Path) -> list[Any]:
     if not stat.S_ISREG(found.st_mode):
         return [found.st_mode, ""]
     with suppress(OSError), open(path, "rb") as file:
-        return [found.st_mode, hashlib.file_digest(file, "sha256").hexdigest()]
+        return [found.st_mode, hashlib.file_digest(file, "sha256").hexdigest(), found.st_size]
     return [found.st_mode, "unreadable"]
 
 
@@ -280,7 +280,7 @@ class _Comparison:
     def _worktree_rule(self, name: str) -> _Rule | None:
         _, entry, file = name.split("/", 2)
         if self.own is not None and name.startswith(self.own):
-            if file == "HEAD" or (file == "logs/HEAD" and self._same(f"{self.own}HEAD")):
+            if file == "HEAD" or (file == "logs/HEAD" and self._grew(name) and self._same(f"{self.own}HEAD")):
                 return _Rule("worker-committed", False, "the worker moved its HEAD: it committed, reset or switched")
             if file == "logs/HEAD":
                 return None
@@ -301,6 +301,10 @@ class _Comparison:
     def _stayed(self, entry: str) -> bool:
         """Whether a worktree entry was there before and is there now."""
         return all(side["files"].get(f"worktrees/{entry}/gitdir") for side in (self.before, self.after))
+
+    def _grew(self, name: str) -> bool:
+        old, new = (side["files"].get(name) or [0, "", 0] for side in (self.before, self.after))
+        return bool(new[2:] > old[2:])
 
     def _same(self, name: str) -> bool:
         return bool(self.before["files"].get(name) == self.after["files"].get(name))

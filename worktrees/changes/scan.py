@@ -186,7 +186,7 @@ class Walker:
         fd = -1
         try:
             fd = os.open(name, _OPEN, dir_fd=parent)
-            if os.geteuid() == 0 or os.fstat(fd).st_mode & 0o500 == 0o500 or os.access(".", os.X_OK, dir_fd=fd):
+            if os.fstat(fd).st_mode & 0o500 == 0o500 or os.access(".", os.X_OK, dir_fd=fd, effective_ids=True):
                 return fd
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         except PermissionError:
@@ -215,26 +215,32 @@ class Walker:
                 seen.nested.append(here)
                 message = "{} is a repository of its own: its files are captured, its history is not"
                 self.notes.add("nested-repository", here, message)
-        for entry, name in zip(entries, names, strict=True):
+            names.remove(".git")
+        folded = _folded("/".join(names))
+        # One look at all names together spares the thousands of ordinary ones a look each.
+        suspicious = ".git" in folded or "git~1" in folded or not folded.isascii()
+        for entry in entries:
+            name = entry.name
             path = prefix + name
             if name == ".git" or path in self.ignored:
                 continue
-            if looks_like_git(name):
+            if suspicious and looks_like_git(name):
                 self.notes.add("git-look-alike", path, "{} passes for `.git` on some file systems; it is not captured")
-            elif entry.is_dir(follow_symlinks=False):
-                directories.append(name)
             elif entry.is_file(follow_symlinks=False):
                 seen.files.add(path)
+            elif entry.is_dir(follow_symlinks=False):
+                directories.append(name)
             elif entry.is_symlink():
                 seen.links.add(path)
             else:
                 with suppress(FileNotFoundError):
                     self._note_special(entry.stat(follow_symlinks=False).st_mode, path)
-        if not names:
+        if not entries:
             seen.empty.add(here)
         if "HEAD" in names and {"objects", "refs"}.issubset(names):
             self.notes.add("bare-repository", here or ".", "{} is a bare repository: git obeys its configuration there")
-        self._note_collisions([name for name in names if name != ".git"], prefix)
+        if len(set(folded.split("/"))) < len(names):
+            self._note_collisions(names, prefix)
         return directories
 
     def _note_special(self, mode: int, path: str) -> None:
@@ -242,8 +248,6 @@ class Walker:
         self.notes.add("special-file", path, f"{{}} is {kind}, which git cannot hold")
 
     def _note_collisions(self, names: list[str], prefix: str) -> None:
-        if len({_folded(name) for name in names}) == len(names):
-            return
         twins: dict[str, list[str]] = {}
         for name in names:
             twins.setdefault(_folded(name), []).append(prefix + name)
@@ -259,6 +263,7 @@ class Walker:
 
 
 def _folded(name: str) -> str:
+    """A name, or several with `/` between them, as a file system sees it that does not know case."""
     return name.lower() if name.isascii() else unicodedata.normalize("NFC", name.casefold())
 
 

@@ -408,20 +408,18 @@ class _Look:
             max_depth=self.settings.max_depth,
             repair=not self.live,
         )
+        unsorted: Iterable[str] = ()
         if candidates is None:
             walker.walk()
-            unsorted = (
-                [path for path in walker.seen.files | walker.seen.links if _below(path, walker.seen.nested)]
-                if walker.seen.nested
-                else []
-            )
+            if walker.seen.nested:
+                unsorted = [path for path in walker.seen.files | walker.seen.links if _below(path, walker.seen.nested)]
         else:
             real = os.path.realpath(self.workspace)
             for path in candidates:
                 above = os.path.join(real, os.path.dirname(path)).rstrip("/")
                 if os.path.realpath(above) == above:
                     walker.look(path)
-            unsorted = list(walker.seen.files | walker.seen.links)
+            unsorted = walker.seen.files | walker.seen.links
         self._leave_out_ignored(walker.seen, [path for path in unsorted if path not in tracked])
         return walker.seen
 
@@ -486,7 +484,7 @@ class _Look:
         return admitted
 
     def _readable(self, path: str, found: os.stat_result) -> bool:
-        if os.geteuid() == 0 or os.access(path, os.R_OK, dir_fd=self.root, effective_ids=True):
+        if os.access(path, os.R_OK, dir_fd=self.root, effective_ids=True):
             return True
         # With a second name the file may be somebody else's business as well.
         if not self.live and stat.S_ISREG(found.st_mode) and found.st_nlink == 1:
@@ -513,23 +511,27 @@ class _Look:
         return links
 
     def _stage(self, paths: list[str]) -> None:
-        """Hashes paths into the index. git ends at the first path it refuses, so what it refuses is found by
-        halving.
-        """
-        refused = self._refused(paths, ())
-        if not refused:
+        """Hashes paths into the index, and says which of them git did not take."""
+        if not paths:
             return
-        names = {
+        refused = self._refused(paths, ())
+        filters = {
             setting.split(".", 1)[1].rsplit(".", 1)[0] for setting in self.own.config if setting.startswith("filter.")
         }
-        raw = self._refused(refused, tuple(f"filter.{name}.required=false" for name in names)) if names else refused
-        for path in raw:
-            self.notes.add("not-recorded", path, "git refuses to record {}")
-        for path in sorted(set(refused) - set(raw)):
-            self.notes.add("filter-failed", path, "the filter of {} failed; its content is recorded unfiltered")
+        if refused and filters:
+            failed = refused
+            refused = self._refused(failed, [f"filter.{name}.required=false" for name in filters])
+            for path in sorted(set(failed).difference(refused)):
+                self.notes.add("filter-failed", path, "the filter of {} failed; its content is recorded unfiltered")
+        # Some names it passes over with status 0, so what it holds is looked at.
+        held = set(names_of(self.own.git("ls-files", "-z")))
+        for path in sorted({*refused, *(path for path in paths if path not in held)}):
+            if os.path.lexists(os.path.join(self.workspace, path)):
+                self.notes.add("not-recorded", path, "git refuses to record {}")
 
     def _refused(self, paths: list[str], config: Sequence[str]) -> list[str]:
-        waiting = [paths] if paths else []
+        """Hashes paths; git ends at the first one it refuses, so those are found by halving."""
+        waiting = [paths]
         refused: list[str] = []
         processes = 0
         while waiting:
@@ -554,7 +556,7 @@ class _Look:
         """Ignored paths that the worker made or changed; a directory with nothing else in it is one path."""
         for path in self.ignored_paths:
             size = measure(self.root, path.rstrip("/"))
-            if size is not None and size != self.record.present.get(path.rstrip("/")):
+            if size is not None and size[0] and size != self.record.present.get(path.rstrip("/")):
                 raw = os.fsencode(path)
                 yield IgnoredFile(path=path_text(raw), path_base64=path_base64(raw), size_bytes=size[1])
 
