@@ -1,12 +1,15 @@
 """Jobs without a door: a repository with a workflow, and the jobs in it."""
 
+import contextlib
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from tests.kit import RepoKit, eventually
 from worktrees import isolation, jobs
@@ -120,6 +123,19 @@ class Hall:
         out, err = process.communicate(timeout=60)
         assert process.returncode == 0, err
         return json.loads(out)
+
+
+@contextlib.contextmanager
+def small_disk(place: Path, size_bytes: int) -> Iterator[Path]:
+    """A file system of a few bytes, mounted at `place`."""
+    place.mkdir()
+    words = ["mount", "-t", "tmpfs", "-o", f"size={size_bytes}", "none", str(place)]
+    if subprocess.run(words, capture_output=True, check=False).returncode:
+        pytest.skip("mounting a small file system needs root")
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", "--lazy", str(place)], check=True)
 
 
 def living(pids: Sequence[int]) -> list[int]:

@@ -126,6 +126,7 @@ class LocalRunner:
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
                     stderr=log,
+                    env=_environment(),
                     pass_fds=(lock, writing),
                     start_new_session=True,
                 )
@@ -200,6 +201,7 @@ class LocalRunner:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=log,
+                env=_environment(),
                 pass_fds=(alive,),
                 start_new_session=True,
                 cwd="/",
@@ -210,6 +212,11 @@ class LocalRunner:
                 f"the records of `{job_dir.name}` could not be completed",
                 hint=f"look at `{job_dir / 'supervisor.log'}`",
             )
+
+
+def _environment() -> dict[str, str]:
+    """What a supervisor runs in: the caller's, but it is nobody's worker, even where a worker's call starts it."""
+    return {name: value for name, value in os.environ.items() if name not in ("WT_JOB", "WT_WORKFLOW", "WT_WORKSPACE")}
 
 
 def _inode(path: Path) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.hall import Hall, living
+from tests.hall import Hall, living, small_disk
 from tests.kit import Gate, RepoKit, eventually
 from worktrees import jobs
 from worktrees.errors import NotFound, Refused, Usage
@@ -289,7 +289,7 @@ def test_s09_a_million_lines_are_all_there(hall: Hall, gate: Gate) -> None:
     expected = 1
     cursor, done = None, False
     while not done:
-        page = jobs.events(hall.state, job, cursor, most=20_000)
+        page = jobs.events(hall.state, job, cursor, most=2000)
         cursor, done = page.next_cursor, page.done
         for event in page.events:
             if event.type == "message":
@@ -605,7 +605,7 @@ def test_failures_say_why(hall: Hall) -> None:
 @pytest.mark.parametrize(
     "wishes",
     [
-        {"command": []}, {"command": [""]}, {"command": ["a\0b"]}, {"name": "two words"}, {"name": "-dash"}, {"name": ""},
+        {"command": []}, {"command": [""]}, {"command": ["a\0b"]}, {"name": "two words"}, {"name": "-"}, {"name": ""},
         {"name": "j-12345678"}, {"environment": {"": "x"}}, {"environment": {"A=B": "x"}}, {"environment": {"A": "\0"}},
         {"stdin": "/no/such/file"}, {"command": None, "agent": "nobody"}, {"isolation": "bubble"},
     ],
@@ -702,3 +702,82 @@ def test_a_closed_workflow_takes_no_jobs_and_lets_go(hall: Hall, repo: RepoKit) 
         hall.submit("true")
     with pytest.raises(Refused, match="was closed"):
         jobs.open_workflow(hall.place, hall.workflow.baseline, name="main")
+
+
+# ---------------------------------------------------------------------------------------------------- odd moments
+def test_the_queue_is_first_come_first_served(repo: RepoKit, gate: Gate) -> None:
+    hall = Hall(repo, k_write=1)
+    ids = [hall.submit("sh", "-c", gate.shell()) for _ in range(5)]
+    stamps = [hall.job(job).created_at for job in ids]
+    assert stamps == sorted(set(stamps))
+    gate.release()
+    jobs.admit(hall.place, hall.workflow)
+    hall.done(*ids)
+    assert gate.wait_arrivals(5) == ids
+
+
+def test_a_cancel_while_the_workspace_is_made_prevents_the_start(hall: Hall, gate: Gate) -> None:
+    code = (
+        "from worktrees import changes\n"
+        "taken = changes.fingerprint\n"
+        "def wait(*arguments):\n"
+        f"    os.system({gate.shell('making')!r})\n"
+        "    return taken(*arguments)\n"
+        "changes.fingerprint = wait\n"
+        "print(json.dumps(hall.shell('touch ran')))"
+    )
+    starter = hall.process(code)
+    gate.wait_arrivals(1)
+    job = JobId(jobs.rows(hall.state)[0]["jobId"])
+    assert jobs.cancel(hall.place, job).state == "starting"
+    assert jobs.reconcile(hall.place) == []
+    gate.release()
+    assert json.loads(starter.communicate(timeout=60)[0]) == job
+    assert hall.done(job)[0].result == "cancelled"
+    assert hall.changed(job) == {}
+
+
+def test_a_disk_the_worker_filled_holds_the_capture_up_and_loses_nothing(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", 8 << 20) as disk:
+        repo = RepoKit.make(disk / "repo")
+        hall = Hall(repo, worktrees_directory=str(disk / "trees"))
+        job = hall.shell("echo work > work.txt; cat /dev/zero > $WT_WORKSPACE.filler; exit 0")
+        eventually((hall.directory(job) / "exit.json").exists, what="the exit record")
+        eventually(lambda: not living([hall.pid(job, "supervisor")]))
+        (held_up,) = jobs.reconcile(hall.place)
+        assert (held_up.state, held_up.result) == ("settling", None)
+        assert held_up.reason
+        assert (hall.workspace(job) / "work.txt").read_text() == "work\n"
+        hall.workspace(job).with_suffix(".filler").unlink()
+        (settled,) = jobs.reconcile(hall.place)
+        assert (settled.state, settled.result) == ("done", "succeeded")
+        assert hall.captured(job, "work.txt") == b"work\n"
+
+
+def test_bytes_and_a_very_long_line_are_all_there(hall: Hall) -> None:
+    script = (
+        "import sys, os; sys.stdout.buffer.write(bytes(range(256)) * 4 + b'\\n' + b'x' * 20_000_000 + b'\\nend\\n')"
+    )
+    job = hall.spawn(sys.executable, "-c", script)
+    hall.done(job)
+    said = [event.content for event in hall.events(job) if event.type == "message"]
+    assert said[-1] == "end"
+    assert sum(len(content) for content in said if set(content) == {"x"}) == 20_000_000
+    assert max(len(content) for content in said) <= 1 << 16
+    assert b"".join(jobs.follow_log(hall.state, job)).startswith(bytes(range(256)) * 4)
+
+
+def test_reading_many_records_is_cheap(hall: Hall) -> None:
+    """No pydantic on the way of `wt list`, and one read of each record."""
+    job = hall.shell("true")
+    hall.done(job)
+    code = (
+        "import sys\nfrom pathlib import Path\nfrom worktrees import jobs\nfrom worktrees.store import State\n"
+        "state = State(Path(sys.argv[1]))\nrows = jobs.rows(state)\nassert not jobs.stale(state, rows)\n"
+        "heavy = {'pydantic', 'pygit2', 'psutil', 'filelock', 'rich', 'click'}\n"
+        "print(len(rows), heavy & set(sys.modules))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(hall.state.common_dir)], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "1 set()\n"

@@ -10,12 +10,12 @@ import subprocess
 import sys
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.hall import small_disk
 from tests.kit import Gate, eventually
 from worktrees import runner as runner_module
 from worktrees.errors import Busy, StateBroken
@@ -496,6 +496,33 @@ def test_a_reused_pid_is_not_touched(bench: Bench, gate: Gate) -> None:
         stranger.wait()
 
 
+def test_without_notification_a_supervisor_polls(bench: Bench, gate: Gate) -> None:
+    """A user has a limited number of notifiers; here none."""
+    directory = bench.directory()
+    code = (
+        "import os, sys\nfrom pathlib import Path\nfrom worktrees.runner import Launch, LocalRunner\n"
+        "launch = Launch(['sh', '-c', sys.argv[2]], os.environ, '/', grace_seconds=60)\n"
+        "LocalRunner().start(Path(sys.argv[1]), launch)"
+    )
+    script = f"echo early; {gate.shell()}; seq 1 1000"
+    started = subprocess.run(
+        [
+            *("unshare", "-Ur", "sh", "-c", 'echo 0 > /proc/sys/user/max_inotify_instances && exec "$@"', "sh"),
+            *(sys.executable, "-c", code, str(directory), script),
+        ],
+        capture_output=True,
+        check=False,
+    )
+    if started.returncode:
+        pytest.skip("taking notifiers away needs user namespaces")
+    gate.wait_arrivals(1)
+    eventually(lambda: [event["content"] for event in bench.events(directory)] == ["early"])
+    gate.release()
+    assert bench.ended(directory)["exitCode"] == 0
+    said = [event["content"] for event in bench.events(directory) if event["type"] == "message"]
+    assert said == ["early", *map(str, range(1, 1001))]
+
+
 # ---------------------------------------------------------------------------------------------------- once
 def test_one_of_many_starts_wins(bench: Bench, tmp_path: Path) -> None:
     directory = bench.directory()
@@ -564,29 +591,12 @@ def test_status_polls_never_see_a_starting_job_as_lost(bench: Bench) -> None:
 
 
 # ---------------------------------------------------------------------------------------------------- a full disk
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
-    """Mounts a file system of a few bytes; its place."""
-    mounted: list[Path] = []
-
-    def mount(size_bytes: int) -> Path:
-        place = tmp_path / f"disk{len(mounted)}"
-        place.mkdir()
-        done = subprocess.run(
-            ["mount", "-t", "tmpfs", "-o", f"size={size_bytes}", "none", str(place)], capture_output=True, check=False
-        )
-        if done.returncode:
-            pytest.skip("mounting a small file system needs root")
-        mounted.append(place)
-        return place
-
-    yield mount
-    for place in mounted:
-        subprocess.run(["umount", "--lazy", str(place)], check=True)
+def test_the_exit_record_is_exact_on_a_full_disk(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", 1 << 20) as disk:
+        _exact_on_a_full_disk(Bench(disk / "jobs"))
 
 
-def test_the_exit_record_is_exact_on_a_full_disk(small_disk: Callable[[int], Path]) -> None:
-    bench = Bench(small_disk(1 << 20) / "jobs")
+def _exact_on_a_full_disk(bench: Bench) -> None:
     directory = bench.shell("echo start; cat /dev/zero > filler; echo after; exit 9")
     record = bench.ended(directory)
     assert (record["exitCode"], record["why"]) == (9, None)
@@ -597,8 +607,12 @@ def test_the_exit_record_is_exact_on_a_full_disk(small_disk: Callable[[int], Pat
     assert bench.events(directory)[-1]["type"] == "final"
 
 
-def test_events_held_up_by_a_full_disk_come_when_there_is_room(small_disk: Callable[[int], Path], gate: Gate) -> None:
-    bench = Bench(small_disk(4 << 20) / "jobs")
+def test_events_held_up_by_a_full_disk_come_when_there_is_room(tmp_path: Path, gate: Gate) -> None:
+    with small_disk(tmp_path / "disk", 4 << 20) as disk:
+        _events_when_there_is_room(Bench(disk / "jobs"), gate)
+
+
+def _events_when_there_is_room(bench: Bench, gate: Gate) -> None:
     directory = bench.directory()
     # Leaves room for the log, not for its events.
     script = f"head -c 3900000 /dev/zero > filler; seq 1 12000; {gate.shell()}"

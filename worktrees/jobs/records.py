@@ -50,8 +50,18 @@ def stored(state: State, workflow: str) -> Iterator[tuple[Row, str]]:
     for name in names:
         directory = f"{jobs}/{name}"
         # No record yet: its submitter is at it, or died at it; either way there is no job.
-        if (record := read_json(f"{directory}/job.json")) is not None:
+        if (record := _read(f"{directory}/job.json")) is not None:
             yield record, directory
+
+
+def _read(path: str) -> Row | None:
+    """A job's record; an empty one is what a power cut makes of a record that was not durable yet, so there is none."""
+    try:
+        return read_json(path)
+    except StateBroken:
+        if os.path.getsize(path) == 0:
+            return None
+        raise
 
 
 def witness(directory: str | Path, name: str) -> Row | None:
@@ -122,7 +132,7 @@ def is_closed(state: State, workflow: str) -> bool:
 def load(state: State, job: JobId) -> Job:
     """One job, its state derived. Raises: NotFound."""
     directory = state.find_job_dir(job)
-    record = read_json(directory / "job.json")
+    record = _read(os.fspath(directory / "job.json"))
     if record is None:
         raise NotFound(f"no job `{job}`", hint="wt list --all")
     row = derived(record, os.fspath(directory))
@@ -187,7 +197,7 @@ def write(directory: Path, job: Job, *, durable: bool = False) -> None:
 
 def as_stored(directory: Path) -> Job | None:
     """A job as it was decided, nothing derived."""
-    record = read_json(directory / "job.json")
+    record = _read(os.fspath(directory / "job.json"))
     return _job(record) if record is not None else None
 
 

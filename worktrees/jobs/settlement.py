@@ -8,7 +8,7 @@ In this order, each step repeatable, so that dying anywhere loses nothing and th
 2. audit by plain file reads, before git looks at anything the worker could reach
 3. capture into wt's own store, named and durable
 4. `changes.json`, durable
-5. `job.json` `done`, durable; what only a live job needs is removed
+5. the worker's TMPDIR goes; `job.json` `done`, durable; what only a live job needs is removed
 
 What raises leaves the job `settling`, its workspace untouched and the reason in `settle-error`.
 """
@@ -55,7 +55,7 @@ class Spec:
 
 def read_spec(directory: Path) -> Spec:
     """The job's own settings and environment; defaults once they are gone."""
-    record = read_json(directory / "spec.json") or {}
+    record = records.witness(directory, "spec.json") or {}
     known = {item.name for item in fields(Settings)}
     values: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value
@@ -109,7 +109,7 @@ def settle_held(place: Place, directory: Path, lock: int, *, ending: Result = "s
     if job is None or job.state == "queued":
         raise Refused(f"`{directory.name}` has not started", code="job-queued", hint=f"wt cancel {directory.name}")
     if job.state == "done":
-        _clean(place, directory, job)
+        _clean(directory)
         return records.load(place.state, job.job_id)
     exit_record = None
     if job.state == "starting":
@@ -122,6 +122,7 @@ def settle_held(place: Place, directory: Path, lock: int, *, ending: Result = "s
             end_events(directory, "")
         if changes is not None:
             write_json(directory / "changes.json", changes.dump(), durable=True)
+        _remove_temporary(place, job)
         with place.state.lock(f"workflow-{job.workflow_id}", purpose=f"settle {job.job_id}"):
             records.write(directory, _landed_meanwhile(directory, done), durable=True)
     except (WorktreesError, OSError) as error:
@@ -129,7 +130,7 @@ def settle_held(place: Place, directory: Path, lock: int, *, ending: Result = "s
             said = error.message if isinstance(error, WorktreesError) else str(error)
             write_bytes(directory / "settle-error", f"not captured yet: {said}".encode(errors="backslashreplace"))
         raise
-    _clean(place, directory, done)
+    _clean(directory)
     return records.load(place.state, job.job_id)
 
 
@@ -146,8 +147,9 @@ def refuse(place: Place, directory: Path, reason: str, *, result: Result = "fail
     done = records.changed(
         stored, state="done", result=result, reason=reason, finished_at=now(), workspace=None, waiting=None
     )
+    _remove_temporary(place, done)
     records.write(directory, done, durable=True)
-    _clean(place, directory, done)
+    _clean(directory)
     return done
 
 
@@ -255,7 +257,7 @@ def _capture(place: Place, directory: Path, job: Job, workspace: Workspace) -> C
 def _audit(place: Place, directory: Path, job: Job, workspace: Workspace) -> Audit | None:
     from worktrees import changes
 
-    before = read_json(directory / "fingerprint.json")
+    before = records.witness(directory, "fingerprint.json")
     if before is None:
         return None
     return changes.audit(
@@ -320,12 +322,15 @@ def end_events(directory: Path, reason: str) -> None:
 
 
 # ---------------------------------------------------------------------------------------------------- afterwards
-def _clean(place: Place, directory: Path, job: Job) -> None:
-    """Removes what only a live job needs; never fails, what cannot be removed is left."""
+def _remove_temporary(place: Place, job: Job) -> None:
     temporary = temporary_directory(place, job)
     remove_tree(temporary)
     with contextlib.suppress(OSError):  # others have theirs in it
         temporary.parent.rmdir()
+
+
+def _clean(directory: Path) -> None:
+    """Removes what only a live job needs; never fails, what cannot be removed is left."""
     log = directory / "supervisor.log"
     with contextlib.suppress(OSError):
         if log.stat().st_size == 0:

@@ -3,8 +3,8 @@
 The caller holds `alive` and lets us have it. Kills what is left of the worker's tree, writes `exit.json` as `lost` if
 there is none, completes the events. Everything is idempotent, so dying here too is harmless.
 
-Processes are killed only where the recorded pids mean what they meant: in the same boot, the same pid namespace, and not
-in a copy of the records, whose original may be alive and well.
+Processes are killed only where the recorded pids mean what they meant: in the same boot, the same pid namespace, and
+not in a copy of the records, whose original may be alive and well.
 """
 
 from __future__ import annotations

@@ -55,6 +55,8 @@ def run(job_dir: str, alive: int, ready: int) -> NoReturn:
     os.chdir("/")
     Life(job_dir, launch, ready).live()
     kernel.adopt_orphans(wanted=False)
+    for number in _HANDLED[:3]:  # a late request must not end the settling program
+        signal.signal(number, signal.SIG_IGN)
     if launch["settle"]:
         os.set_inheritable(alive, True)
         os.execv(launch["settle"][0], [*launch["settle"], str(alive)])
