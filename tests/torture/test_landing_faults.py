@@ -93,8 +93,9 @@ class Stage:
         desk = self.desk
         recover(desk.place)
         seen = Picture.of(self.kit)
-        assert seen in {0: [self.before, self.after]}[0], (what, _difference(seen, self.before, self.after))
-        assert not (self.kit.path / ".git/index.lock").exists(), what
+        assert seen in (self.before, self.after), (what, _difference(seen, self.before, self.after))
+        assert not list((self.kit.path / ".git").glob("*.lock")), what
+        assert not list((self.kit.path / ".git/refs").rglob("*.lock")), what
         assert {each.suffix for each in desk.place.state.operations.iterdir()} <= {".json"}, what
         assert not list((self.kit.path / ".git/objects/pack").glob("*.keep")), what
         assert all(each.state != "prepared" for each in operations(desk.place.state)), what

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cache
 from typing import IO, TYPE_CHECKING, Self, cast
@@ -22,7 +23,7 @@ from typing import IO, TYPE_CHECKING, Self, cast
 from worktrees.errors import GitFailed, Refused
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
 # 2.39 is the first with `merge-tree --write-tree --stdin`, which merges N results in one process.
@@ -63,6 +64,21 @@ _ARGUMENTS = tuple(word for setting in _SETTINGS for word in ("-c", setting))
 # Objects, refs and index reach the disk before the call returns; the caller still syncs directories
 # (`ObjectStore.make_durable`).
 _DURABLE = ("-c", "core.fsync=all", "-c", "core.fsyncMethod=fsync")
+
+_inherited: ContextVar[tuple[int, ...]] = ContextVar("inherited", default=())
+
+
+@contextlib.contextmanager
+def inherited(fd: int) -> Iterator[None]:
+    """Every git process started in this block holds a descriptor too, to its end.
+
+    With a `flock` on it, whoever comes after our death can wait until the last of them is gone.
+    """
+    token = _inherited.set((*_inherited.get(), fd))
+    try:
+        yield
+    finally:
+        _inherited.reset(token)
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,6 +241,7 @@ class Process:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._stderr,
+            pass_fds=_inherited.get(),
         )
         self._requests = cast("IO[bytes]", self._process.stdin)
         self._answers = cast("IO[bytes]", self._process.stdout)
@@ -304,6 +321,7 @@ def pipe(
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
+        pass_fds=_inherited.get(),
     )
     first_input = cast("IO[bytes]", first.stdin)
     first_output = cast("IO[bytes]", first.stdout)
@@ -315,6 +333,7 @@ def pipe(
         stdin=first_output,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
+        pass_fds=_inherited.get(),
     )
     first_output.close()
     try:

@@ -2,7 +2,8 @@
 
 Owns `wt-state/ops/`. `000017.json` is the record; beside it, only while the operation is under way:
 
-    000017.lock     reserves the number; the user's `index.lock` is a hard link to it, so we know our own
+    000017.lock     reserves the number; the user's `index.lock` is a hard link to it, so we know our own; held by a
+                    `flock` as long as any process of the operation lives
     000017.index    the index to be
     000017.files    an index of the files themselves, where they differ from the index
     000017.back     the branch was or is to be moved back, and the files after it
@@ -14,13 +15,16 @@ alone. What an operation undid, and which jobs are landed, is worked out from th
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import secrets
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
 
-from worktrees.errors import NotFound
+from worktrees.errors import Busy, NotFound
+from worktrees.git import inherited
 from worktrees.model import JobId, Operation, OperationId
-from worktrees.store import State, identity, now, read_json, write_json
+from worktrees.store import LOCK_TIMEOUT_SECONDS, State, identity, now, read_json, write_json
 
 
 class Slot:
@@ -39,13 +43,40 @@ class Slot:
         """Where the store names what this operation needs: `…/after`, `…/checkpoint`, `…/restored`."""
         return f"refs/wt/ops/{self.number:06d}"
 
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Ours alone, git processes we start included: they hold the number when we are killed and they are not.
+
+        Raises: Busy when such processes do not end in time.
+        """
+        fd = os.open(self.lock, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            deadline = time.monotonic() + LOCK_TIMEOUT_SECONDS
+            while True:
+                with contextlib.suppress(BlockingIOError):
+                    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                if time.monotonic() > deadline:
+                    raise Busy(
+                        f"git processes of `{self.operation_id}`, which was killed, are still at work",
+                        hint=f"wait for them; fuser {self.lock}",
+                    )
+                time.sleep(0.01)
+            with inherited(fd):
+                yield
+        finally:
+            os.close(fd)
+
+    def break_locks(self) -> None:
+        """Removes git's locks on files of ours; for who holds the number, when all git processes are gone."""
+        for path in (self.index, self.files):
+            path.with_name(path.name + ".lock").unlink(missing_ok=True)
+
     def clear(self) -> None:
         """Removes everything but the record; the lock goes last, because it says that the rest may be there."""
-        for path in (self.index, self.files):
-            for each in (path, path.with_name(path.name + ".lock")):
-                each.unlink(missing_ok=True)
-        self.back.unlink(missing_ok=True)
-        self.lock.unlink(missing_ok=True)
+        self.break_locks()
+        for path in (self.index, self.files, self.back, self.lock):
+            path.unlink(missing_ok=True)
 
 
 def reserve(state: State) -> Slot:
@@ -72,7 +103,7 @@ def unfinished(state: State) -> list[Slot]:
         names = os.listdir(state.operations)
     except FileNotFoundError:
         return []
-    return [Slot(state, int(name[:6])) for name in sorted(names) if name.endswith(".lock") and name[:6].isdigit()]
+    return [Slot(state, int(name[:-5])) for name in sorted(names) if name.endswith(".lock") and name[:-5].isdigit()]
 
 
 def read(slot: Slot) -> Operation | None:

@@ -22,6 +22,7 @@ somebody moved it in the meantime: nothing of theirs is touched.
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,6 +37,8 @@ from worktrees.store import now
 
 if TYPE_CHECKING:
     from worktrees.isolation import Place
+
+LOCK_PATIENCE_SECONDS = 1.0
 
 
 class Turn:
@@ -153,6 +156,8 @@ class Turn:
 
     def _name(self, draft: Operation) -> None:
         """Names in the store all that this operation, or its undo, needs."""
+        for stale in (self.place.store.path / self.slot.refs).glob("*.lock"):
+            stale.unlink()  # the number is ours alone, so whoever made it is dead
         names = {
             "before": draft.before,
             "after": draft.after,
@@ -171,12 +176,13 @@ def turn(place: Place, kind: str) -> Iterator[Turn]:
     with place.state.lock("landing", purpose=f"wt {kind}"):
         _settle_all(place)
         held = Turn(place, log.reserve(place.state))
-        try:
-            yield held
-        except BaseException:
-            if not held.prepared:
-                held.give_up()
-            raise
+        with held.slot.held():
+            try:
+                yield held
+            except BaseException:
+                if not held.prepared:
+                    held.give_up()
+                raise
 
 
 def _repo(target: Target) -> Repo:
@@ -264,23 +270,26 @@ def recover(place: Place) -> list[Finding]:
 
 
 def _settle_all(place: Place) -> list[Finding]:
-    findings = []
+    findings: list[Finding] = []
     for slot in log.unfinished(place.state):
-        operation = log.read(slot)
-        if operation is None or operation.state != "prepared":
-            _let_go(place, slot)
-            continue
-        settled, kept = _settle(place, slot, operation)
-        name = f"`{settled.operation_id}` ({settled.kind})"
-        if settled.state == "done":
-            findings.append(Finding(code="operation-finished", message=f"{name} was cut off and is now complete"))
-        else:
-            findings.append(Finding(code="operation-aborted", message=f"{name} was cut off before it moved anything"))
-        findings += [
-            Finding(code="edit-kept", path=path_text(path), message=f"edited after {name} was cut off; kept as it is")
-            for path in kept
-        ]
+        with slot.held():
+            findings += _settle_one(place, slot)
     return findings
+
+
+def _settle_one(place: Place, slot: log.Slot) -> list[Finding]:
+    operation = log.read(slot)
+    if operation is None or operation.state != "prepared":
+        _let_go(place, slot)
+        return []
+    settled, kept = _settle(place, slot, operation)
+    name = f"`{settled.operation_id}` ({settled.kind})"
+    if settled.state == "done":
+        finding = Finding(code="operation-finished", message=f"{name} was cut off and is now complete")
+    else:
+        finding = Finding(code="operation-aborted", message=f"{name} was cut off; everything is as it was before")
+    edited = f"edited after {name} was cut off; kept as it is"
+    return [finding, *(Finding(code="edit-kept", path=path_text(path), message=edited) for path in kept)]
 
 
 def _settle(place: Place, slot: log.Slot, operation: Operation) -> tuple[Operation, list[RepoPath]]:
@@ -288,9 +297,10 @@ def _settle(place: Place, slot: log.Slot, operation: Operation) -> tuple[Operati
 
     Returns the record and files the user edited meanwhile. Raises: Busy, GitFailed; it can be tried again.
     """
+    repo = _repo_of(place, operation)
+    _break_locks(place, repo, slot, operation)
     stands = place.repo.ref(operation.ref) if operation.ref else None
     moves = operation.before != operation.after
-    repo = _repo_of(place, operation)
     state: OperationState = "aborted"
     kept: list[RepoPath] = []
     if stands == operation.after and not slot.back.exists():
@@ -311,6 +321,34 @@ def _settle(place: Place, slot: log.Slot, operation: Operation) -> tuple[Operati
     settled = log.write(slot, _over(operation, state))
     _let_go(place, slot)
     return settled, kept
+
+
+def _break_locks(place: Place, repo: Repo | None, slot: log.Slot, operation: Operation) -> None:
+    """Removes locks that git left when it was killed in the middle of this operation.
+
+    Those of our own files are ours alone. That of the branch is ours when it is as old as the record, holds nothing but
+    what we would write, and stays as it is for longer than any git command needs it.
+    """
+    slot.break_locks()
+    if operation.ref is None:
+        return
+    ours = {b"", f"{operation.after}\n".encode(), f"{operation.before}\n".encode()}
+    began = slot.record.stat().st_mtime
+    locks = (place.repo.common_dir / f"{operation.ref}.lock", (repo or place.repo).git_dir / "HEAD.lock")
+
+    def look(path: Path) -> tuple[int, int] | None:
+        with contextlib.suppress(OSError):
+            held = path.lstat()
+            if held.st_mtime >= began - 1 and path.read_bytes() in ours:
+                return held.st_ino, held.st_mtime_ns
+        return None
+
+    found = {path: mark for path in locks if (mark := look(path))}
+    if found:
+        time.sleep(LOCK_PATIENCE_SECONDS)
+        for path, mark in found.items():
+            if look(path) == mark:
+                path.unlink(missing_ok=True)
 
 
 def _move_back(place: Place, repo: Repo | None, operation: Operation) -> None:
