@@ -40,6 +40,7 @@ class Value(BaseModel):
         populate_by_name=True,
         defer_build=True,
         ser_json_bytes="base64",
+        json_schema_serialization_defaults_required=True,
     )
 
     def dump(self) -> dict[str, Any]:
