@@ -141,6 +141,8 @@ class Boss:
         left_out = max((baseline.left_out for baseline in starts.values()), default=0)
         if left_out:
             self._notice("dirty-left-out", f"{counted(left_out, 'uncommitted path')} of the checkout left out")
+        for notice in dict.fromkeys(notice for job_id in made for notice in looks.provision_notices(self.state, job_id)):
+            self._notice(*notice)
         return Spawned(jobs=[jobs.load(self.state, job_id) for job_id in made], failures=failures)
 
     # ------------------------------------------------------------------------------------------------------ watching

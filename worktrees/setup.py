@@ -28,7 +28,7 @@ import socket
 import stat
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from worktrees.errors import GitFailed
 from worktrees.git import run
@@ -55,6 +55,15 @@ class Provision:
     submodules: list[bytes] = field(default_factory=list)
     copied_bytes: int = 0
     findings: list[Finding] = field(default_factory=list)
+
+    def dump(self) -> dict[str, Any]:
+        """Its record as JSON; paths are text for people."""
+        return {
+            "paths": [path_text(path) for path in self.paths],
+            "submodules": [path_text(path) for path in self.submodules],
+            "copiedBytes": self.copied_bytes,
+            "findings": [finding.dump() for finding in self.findings],
+        }
 
 
 def provide(repo: Repo, workspace: Path, commit: str, settings: Settings) -> Provision:

@@ -15,6 +15,7 @@ private TMPDIR, hooks, lease, launch record.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import shutil
@@ -25,10 +26,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from worktrees import config
-from worktrees.errors import Refused, StateBroken, Usage, WorktreesError
+from worktrees.errors import NotFound, Refused, StateBroken, Usage, WorktreesError
 from worktrees.jobs import leases, records, settlement
 from worktrees.jobs.workflow import load_workflow, rewrite
-from worktrees.store import AliveLock, new_id, now, seconds_of, timestamp, write_bytes, write_json
+from worktrees.store import AliveLock, new_id, now, read_json, seconds_of, timestamp, write_bytes, write_json
 
 if TYPE_CHECKING:
     from worktrees.config import Settings
@@ -162,8 +163,6 @@ def _write_spec(place: Place, directory: Path, spec: JobSpec, settings: Settings
             "root": os.fspath(place.root),
         },
     }
-    import json
-
     # ASCII, because values that are not UTF-8 hold surrogates.
     write_bytes(directory / "spec.json", json.dumps(record).encode("ascii"))
 
@@ -198,9 +197,10 @@ def _in_line(place: Place, job: Job, settings: Settings) -> Job:
 def _open(place: Place, job: Job, directory: Path) -> Job:
     spec = settlement.read_spec(directory)
     workspace, _ = _make_workspace(place, job, directory, spec)
+    port = _claim_ports(place, job, spec.settings)
     leases.grant(directory, job.ttl_seconds)
     with place.state.lock(f"workflow-{job.workflow_id}", purpose=f"open {job.job_id}"):
-        opened = records.changed(job, state="open", workspace=os.fspath(workspace.path), started_at=now())
+        opened = records.changed(job, state="open", workspace=os.fspath(workspace.path), started_at=now(), port=port)
         records.write(directory, opened)
     return opened
 
@@ -298,8 +298,10 @@ def _prepare(place: Place, job: Job, directory: Path) -> Any:
 
     spec = settlement.read_spec(directory)
     workspace, isolation = _make_workspace(place, job, directory, spec)
+    port = _claim_ports(place, job, spec.settings)
     with place.state.lock(f"workflow-{job.workflow_id}", purpose=f"start {job.job_id}"):
-        records.write(directory, records.changed(records.decided(directory), workspace=os.fspath(workspace.path)))
+        made = records.changed(records.decided(directory), workspace=os.fspath(workspace.path), port=port)
+        records.write(directory, made)
     temporary = settlement.temporary_directory(place, job)
     while not temporary.is_dir():
         with contextlib.suppress(FileNotFoundError):  # the last job's end took the directory of all away just now
@@ -313,6 +315,8 @@ def _prepare(place: Place, job: Job, directory: Path) -> Any:
         common_dir=place.repo.common_dir,
         hooks=guard.install_hooks(place.state.root),
     )
+    if port is not None:
+        env.update(WT_PORT=str(port), WT_PORT_COUNT=str(spec.settings.port_count))
     leases.grant(directory, job.ttl_seconds)
     commands, _ = setup.commands_to_run(place.repo, spec.settings)
     argv = setup.with_setup(job.command or [], commands)
@@ -341,7 +345,9 @@ def _make_workspace(place: Place, job: Job, directory: Path, spec: settlement.Sp
     seed = directory / "index.seed"
     workspace = isolation.open(place, job.job_id, job.baseline, sparse=spec.sparse, index=seed)
     try:
-        setup.provide(place.repo, workspace.path, job.baseline.commit, spec.settings)
+        provision = setup.provide(place.repo, workspace.path, job.baseline.commit, spec.settings)
+        _, unapproved = setup.commands_to_run(place.repo, spec.settings)
+        write_json(directory / "provision.json", {**provision.dump(), "unapproved": unapproved})
         changes.prime(
             place.store,
             place.repo,
@@ -350,7 +356,10 @@ def _make_workspace(place: Place, job: Job, directory: Path, spec: settlement.Sp
             directory / "index",
             seed=seed if seed.exists() else None,
         )
-        write_json(directory / "fingerprint.json", changes.fingerprint(place.repo, workspace.path, workspace.git_dir))
+        fingerprint = changes.fingerprint(place.repo, workspace.path, workspace.git_dir)
+        # Paths may hold surrogates, which only ASCII can say.
+        fingerprint["checkout"] = changes.checkout_fingerprint(place.repo)
+        write_bytes(directory / "fingerprint.json", json.dumps(fingerprint).encode("ascii"))
     except BaseException:
         isolation.close(place, workspace)
         raise
@@ -358,6 +367,23 @@ def _make_workspace(place: Place, job: Job, directory: Path, spec: settlement.Sp
         with contextlib.suppress(FileNotFoundError):
             seed.unlink()
     return workspace, isolation
+
+
+def _claim_ports(place: Place, job: Job, settings: Settings) -> int | None:
+    """The first of a block of ports that is the job's own until it is done."""
+    from worktrees import setup
+
+    def is_live(holder: str) -> bool:
+        try:
+            record = read_json(place.state.find_job_dir(holder) / "job.json")
+        except NotFound:
+            return False
+        return record is not None and record["state"] != "done"
+
+    if settings.port_count == 0:
+        return None
+    place_of_claims = place.state.root / "ports"
+    return setup.claim_ports(place_of_claims, job.job_id, settings.port_first, settings.port_count, is_live=is_live)
 
 
 def _remove_workspace(place: Place, job: Job) -> None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from worktrees.config import Settings
     from worktrees.isolation import Place
-    from worktrees.model import ChangeSet, Job, Logs
+    from worktrees.model import ChangeSet, Job, JobId, Logs
     from worktrees.store import State
 
     Stream = Literal["stdout", "stderr"]
@@ -32,6 +32,22 @@ def recorded(state: State, job: Job) -> ChangeSet | None:
 
     record = read_json(state.job_dir(job.workflow_id, job.job_id) / "changes.json")
     return ChangeSet.model_validate(record) if record is not None else None
+
+
+def provision_notices(state: State, job_id: JobId) -> list[tuple[str, str]]:
+    """What setup could not bring into a job's workspace, and commands that wait for approval: code and message each.
+
+    Empty while the job is queued: its workspace is made when a slot frees.
+    """
+    record = read_json(state.find_job_dir(job_id) / "provision.json") or {}
+    said = [
+        (finding["code"], f"`{finding['path']}`: {finding['message']}" if finding["path"] else finding["message"])
+        for finding in record.get("findings", [])
+    ]
+    if waiting := record.get("unapproved", []):
+        commands = ", ".join(f"`{command}`" for command in waiting)
+        said.append(("setup-not-approved", f"not run: {commands}; look at them and run: wt setup --approve"))
+    return said
 
 
 def live(place: Place, job: Job, settings: Settings) -> ChangeSet:

@@ -8,6 +8,7 @@ never load pydantic for `rows`, which is what `wt list` lives on.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -15,20 +16,22 @@ from worktrees.errors import NotFound, StateBroken
 from worktrees.store import read_json, write_json
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
     from pathlib import Path
 
     from worktrees.model import Job, JobId, WorkflowName
     from worktrees.store import State
 
 Row = dict[str, Any]
+# A buffer of more would cost more to make than the record to read.
+_RECORD_BYTES = 1 << 14
 
 
 # ---------------------------------------------------------------------------------------------------- reading
 def rows(state: State, workflow: WorkflowName | None = None, *, closed: bool = False) -> list[Row]:
     """Jobs as the contract's JSON, oldest first; `closed` also those of closed workflows.
 
-    Cost: about 20 µs a job.
+    Cost: about 10 µs a job.
     """
     found = []
     for name in [workflow] if workflow else state.workflow_names():
@@ -40,28 +43,49 @@ def rows(state: State, workflow: WorkflowName | None = None, *, closed: bool = F
     return sorted(found, key=_age)
 
 
-def stored(state: State, workflow: str) -> Iterator[tuple[Row, str]]:
-    """Records of a workflow's jobs as they are on disk, with their directories; unsorted."""
+def stored(state: State, workflow: str) -> list[tuple[Row, str]]:
+    """Records of a workflow's jobs as they are on disk, with their directories; unsorted.
+
+    Raises: StateBroken, naming the record that cannot be read.
+    """
     jobs = os.path.join(state.workflows, workflow, "jobs")
     try:
         names = os.listdir(jobs)
     except FileNotFoundError:
-        return
+        return []
+    directories, contents = [], []
     for name in names:
-        directory = f"{jobs}/{name}"
-        # No record yet: its submitter is at it, or died at it; either way there is no job.
-        if (record := _read(f"{directory}/job.json")) is not None:
-            yield record, directory
-
-
-def _read(path: str) -> Row | None:
-    """A job's record; an empty one is what a power cut makes of a record that was not durable yet, so there is none."""
+        # No record yet: its submitter is at it, or died at it; an empty one is what a power cut makes of that.
+        if content := _content(f"{jobs}/{name}/job.json"):
+            directories.append(f"{jobs}/{name}")
+            contents.append(content)
     try:
-        return read_json(path)
-    except StateBroken:
-        if os.path.getsize(path) == 0:
-            return None
-        raise
+        # All at once: parsing each would take half as long again.
+        found = json.loads(b"[" + b",".join(contents) + b"]")
+    except ValueError:
+        found = []
+    if len(found) != len(contents):
+        found = [read_json(f"{directory}/job.json") for directory in directories]
+    return list(zip(found, directories, strict=True))
+
+
+def _content(path: str) -> bytes:
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except (FileNotFoundError, NotADirectoryError):
+        return b""
+    try:
+        content = os.read(fd, _RECORD_BYTES)
+        while len(content) % _RECORD_BYTES == 0 and (more := os.read(fd, _RECORD_BYTES)):
+            content += more
+    finally:
+        os.close(fd)
+    return content
+
+
+def _read(directory: str | Path) -> Row | None:
+    path = os.path.join(directory, "job.json")
+    return read_json(path) if _content(path) else None
 
 
 def witness(directory: str | Path, name: str) -> Row | None:
@@ -74,7 +98,7 @@ def witness(directory: str | Path, name: str) -> Row | None:
 def derived(record: Row, directory: str) -> Row:
     """A record with what the files beside it say."""
     if record["state"] == "done":
-        record["acknowledged"] = os.path.exists(f"{directory}/acknowledged")
+        record["acknowledged"] = os.access(f"{directory}/acknowledged", os.F_OK)
     else:
         if record["state"] == "starting":
             _derive_running(record, directory)
@@ -82,7 +106,7 @@ def derived(record: Row, directory: str) -> Row:
             record["leaseExpiresAt"] = lease.get("expiresAt")
             record["ttlSeconds"] = lease.get("ttlSeconds")
     workspace = record.get("workspace")
-    record["workspacePresent"] = workspace is not None and os.path.lexists(workspace)
+    record["workspacePresent"] = workspace is not None and os.access(workspace, os.F_OK)
     return record
 
 
@@ -132,7 +156,7 @@ def is_closed(state: State, workflow: str) -> bool:
 def load(state: State, job: JobId) -> Job:
     """One job, its state derived. Raises: NotFound."""
     directory = state.find_job_dir(job)
-    record = _read(os.fspath(directory / "job.json"))
+    record = _read(directory)
     if record is None:
         raise NotFound(f"no job `{job}`", hint="wt list --all")
     row = derived(record, os.fspath(directory))
@@ -197,7 +221,7 @@ def write(directory: Path, job: Job, *, durable: bool = False) -> None:
 
 def as_stored(directory: Path) -> Job | None:
     """A job as it was decided, nothing derived."""
-    record = _read(os.fspath(directory / "job.json"))
+    record = _read(directory)
     return _job(record) if record is not None else None
 
 

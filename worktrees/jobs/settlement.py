@@ -260,9 +260,13 @@ def _audit(place: Place, directory: Path, job: Job, workspace: Workspace) -> Aud
     before = records.witness(directory, "fingerprint.json")
     if before is None:
         return None
-    return changes.audit(
+    audit = changes.audit(
         place.repo, workspace.path, workspace.git_dir, before, expected=_landings_since(place.state, job.created_at)
     )
+    # After damage nothing of git runs in the boss's checkout either.
+    if audit.quarantine or not (outside := changes.outside_edits(place.repo, before.get("checkout", {}))):
+        return audit
+    return audit.model_copy(update={"clean": False, "findings": [*audit.findings, *outside]})
 
 
 def _landings_since(state: State, stamp: str) -> set[Oid]:
@@ -323,6 +327,10 @@ def end_events(directory: Path, reason: str) -> None:
 
 # ---------------------------------------------------------------------------------------------------- afterwards
 def _remove_temporary(place: Place, job: Job) -> None:
+    if job.port is not None:
+        from worktrees.setup import release_ports
+
+        release_ports(place.state.root / "ports", job.job_id, job.port)
     temporary = temporary_directory(place, job)
     remove_tree(temporary)
     with contextlib.suppress(OSError):  # others have theirs in it
