@@ -57,7 +57,7 @@ def overlap(session: Session, jobs: tuple[str, ...]) -> int:
         )
     elif found.overlaps:
         error = HonestNo(
-            f"{counted(len(found.overlaps), 'path')} changed by two jobs, all of which merge",
+            f"{counted(len(found.overlaps), 'path')} changed by two jobs; all of them merge",
             code="overlap",
             hint="wt merge --dry-run",
         )
