@@ -22,12 +22,13 @@ from worktrees.changes.scan import Notes
 from worktrees.model import Audit
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Collection, Iterable, Iterator
 
     from worktrees.git import Repo
 
 # Above this many refs only a digest of them all is kept.
 _MOST_REFS = 20_000
+_ALL = "all refs"
 _MEANWHILE = "; you or another job may have done it"
 _POINTER = "workspace/.git"
 _STORE = "wt-state/store.git"
@@ -52,16 +53,29 @@ def fingerprint(repo: Repo, workspace: Path | None = None, admin_dir: Path | Non
 
     `admin_dir` is the workspace's own directory below `worktrees/`. Costs one read of each loose ref.
     """
+    return _look(repo, workspace, admin_dir, _user_files())
+
+
+def _look(
+    repo: Repo,
+    workspace: Path | None,
+    admin_dir: Path | None,
+    user_files: Iterable[Path],
+    *,
+    own_refs: str = "refs/wt/",
+    one_digest: bool | None = None,
+) -> dict[str, Any]:
+    """A fingerprint; `one_digest` says whether all refs are one, None to decide by their number."""
     common = repo.common_dir
-    refs = all_refs(common)
-    if len(refs) > _MOST_REFS:
-        text = "\n".join(f"{name} {value}" for name, value in sorted(refs.items()) if not name.startswith("refs/wt/"))
-        refs = {"refs": hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()}
+    refs = {name: value for name, value in all_refs(common).items() if not name.startswith(own_refs)}
+    if len(refs) > _MOST_REFS if one_digest is None else one_digest:
+        text = "\n".join(f"{name} {value}" for name, value in sorted(refs.items()))
+        refs = {_ALL: hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()}
     if admin_dir is not None:
         own = f"worktrees/{admin_dir.name}"
         refs |= {f"{own}/{name}": value for name, value in loose_refs(admin_dir, "refs").items()}
     return {
-        "files": {name: _state(path) for name, path in _vital(repo, workspace)},
+        "files": {name: _state(path) for name, path in _vital(repo, workspace, user_files)},
         "refs": refs,
         "reflogs": dict(_reflogs(common)),
         "config": (read(common / "config", 1 << 20) or b"").decode("latin-1"),
@@ -87,7 +101,7 @@ def _state(path: Path) -> list[Any]:
     return [found.st_mode, "unreadable"]
 
 
-def _vital(repo: Repo, workspace: Path | None) -> Iterator[tuple[str, Path]]:
+def _vital(repo: Repo, workspace: Path | None, user_files: Iterable[Path]) -> Iterator[tuple[str, Path]]:
     """Name and place of every file that is compared; files that are not there count too where they are named."""
     common = repo.common_dir
     for name in (
@@ -112,7 +126,7 @@ def _vital(repo: Repo, workspace: Path | None) -> Iterator[tuple[str, Path]]:
         yield from _below(common, f"worktrees/{entry}/info")
     yield from _submodules(common, "modules")
     yield from _hooks_elsewhere(repo)
-    for path in _user_files():
+    for path in user_files:
         yield f"user:{path}", path
     if workspace is not None:
         yield _POINTER, workspace / ".git"
@@ -225,7 +239,9 @@ def audit(
 
     `own_refs` are spared. `expected` are commits that landings of ours gave to refs meanwhile: no finding for those.
     """
-    after = fingerprint(repo, workspace, admin_dir)
+    # The same files of the user's: whoever settles a job may have another HOME than who started it.
+    user_files = [Path(name.removeprefix("user:")) for name in before["files"] if name.startswith("user:")]
+    after = _look(repo, workspace, admin_dir, user_files, own_refs=own_refs, one_digest=_ALL in before["refs"])
     comparison = _Comparison(
         before, after, admin_dir.name if admin_dir is not None else None, own_refs, frozenset(expected)
     )
