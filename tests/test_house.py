@@ -19,8 +19,8 @@ FLOORS = {
     1: "git store config",
     2: "isolation runner sandbox guard agents changes merge board transport setup render",
     3: "jobs landing awcp schema",
-    4: "boss",
-    5: "cli mcp top supervisor demo",
+    4: "boss demo",
+    5: "cli mcp top supervisor",
 }
 FLOOR = {module: floor for floor, modules in FLOORS.items() for module in modules.split()}
 

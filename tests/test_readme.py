@@ -54,13 +54,6 @@ def test_every_setting_it_names_is_one() -> None:
     assert set(named) <= {item.name for item in fields(Settings)}
 
 
-def test_its_lines_are_not_long() -> None:
-    session = {line for block in BLOCK.findall(TEXT) for line in block.splitlines()}
-    long = [line for line in TEXT.splitlines() if len(line) > 130 and not line.startswith("|") and line not in session]
-
-    assert not [line for line in long if not line.startswith("{")]
-
-
 @pytest.mark.parametrize("finish", ["merge", "drop"])
 def test_nothing_of_the_user_s_changes(repo: RepoKit, wt: Wt, finish: str) -> None:
     """Byte for byte: configuration, hooks, index, stash, reflogs, refs. A merge moves the branch and what is its."""

@@ -15,6 +15,7 @@ from worktrees.errors import Refused, Usage, WorktreesError
 SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
     "Start work": {
         "spawn": ("spawning", "Run a command in a fresh workspace, or open one for yourself."),
+        "setup": ("about", "Show or approve setup commands; make a worktree of your own usable."),
     },
     "Watch it": {
         "list": ("watching", "List jobs, one line each."),

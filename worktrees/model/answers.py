@@ -212,6 +212,24 @@ class Configuration(Value):
     settings: list[Setting] = []
 
 
+class SetupCommand(Value):
+    """A command that runs before each worker; one of the repository file only once its text is approved."""
+
+    command: str
+    approved: bool
+
+
+class SetUp(Value):
+    """`setup`: the commands, and what was brought into the worktree it was called in."""
+
+    commands: list[SetupCommand] = []
+    workspace: str | None = None
+    paths: list[str] = []
+    submodules: list[str] = []
+    copied_bytes: int = 0
+    findings: list[Finding] = []
+
+
 class Version(Value):
     """`version`: of this program, of git, and of the state on disk it writes."""
 

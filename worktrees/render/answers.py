@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         Overlaps,
         Recorded,
         Removed,
+        SetUp,
         Spawned,
         Step,
         Workflows,
@@ -309,6 +310,22 @@ def workflows_table(found: Workflows, out: Terminal) -> str:
         for workflow in found.workflows
     ]
     return table(("WORKFLOW", "STATE", "BASE", "JOBS", "ACTIVE", "LANDED"), rows, out, right=frozenset({3, 4, 5}))
+
+
+def setup_text(found: SetUp, out: Terminal) -> str:
+    """The commands and what was brought."""
+    lines = []
+    if found.commands:
+        rows = [("approved" if item.approved else "waits", one_line(item.command)) for item in found.commands]
+        lines.append(table(("STATE", "COMMAND"), rows, out))
+        if not all(item.approved for item in found.commands):
+            lines.append("Those that wait run once you say so: wt setup --approve")
+    if found.workspace:
+        brought = f"{counted(len(found.paths), 'path')} ({size(found.copied_bytes)})"
+        modules = f" and {counted(len(found.submodules), 'submodule')}" if found.submodules else ""
+        lines.append(f"Brought {brought}{modules} into {shown(found.workspace)}.")
+    lines += findings_lines(found.findings, out)
+    return "\n".join(lines) or "Nothing to set up: no setup commands, and this is the main worktree."
 
 
 def diagnosis_text(found: Diagnosis, out: Terminal) -> str:

@@ -1,0 +1,677 @@
+"""The story of a run, and the Python API.
+
+    boss = Boss("path/in/the/repository")
+    job = boss.spawn(["agent", "--task", "…"], name="audit")
+    boss.wait()
+    boss.merge()
+
+One method per verb of the contract; answers are frozen values (`worktrees.model`). Conflicts, refusals inside a plan
+and dry runs are values; exceptions (`worktrees.errors`) are for what the caller cannot go on from. Every verb that
+changes something first mends what a dead process left half-done. Rules live on the floors below; this file says in
+which order they are asked.
+
+Identity: a process is a worker when its environment has `WT_JOB` or when it stands in a job's workspace. A worker may
+look at its own job (`status`, `diff`), and end it when it is an open one (`settle`); every other verb answers
+`not-boss`.
+"""
+
+from __future__ import annotations
+
+import builtins
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, cast, get_args
+
+from worktrees import changes, config, isolation, jobs, landing, setup
+from worktrees.boss.judgement import (
+    candidate,
+    conflicts_ahead,
+    layers,
+    lost,
+    mergeable,
+    operation_id,
+    refuse_if_overlapping,
+    refuse_if_sensitive,
+    required,
+    root,
+    summary,
+    unfinished,
+    with_conflicts,
+)
+from worktrees.errors import NotFound, Refused, Usage, WorktreesError
+from worktrees.jobs import baselines, looks, removal
+from worktrees.model import (
+    Baseline,
+    ChangeSet,
+    Configuration,
+    Diagnosis,
+    Diff,
+    DirtyPolicy,
+    EventPage,
+    Finding,
+    Job,
+    JobId,
+    JobSpec,
+    Logs,
+    Merged,
+    MergePlan,
+    Notice,
+    Operation,
+    OperationId,
+    Outcome,
+    Overlaps,
+    Recorded,
+    Removed,
+    Setting,
+    SetUp,
+    SetupCommand,
+    Spawned,
+    SpawnFailure,
+    Waited,
+    Workflow,
+    WorkflowName,
+    Workflows,
+)
+from worktrees.render.text import counted, listed
+from worktrees.store import now
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    Progress = Callable[[int, int], None] | None
+
+JobList = builtins.list[Job]  # `list` is a verb below
+Stream = Literal["stdout", "stderr"]
+Order = Literal["given", "completion", "created"]
+
+
+class Boss:
+    """The verbs, for the repository around `path`.
+
+    Keyword arguments are settings of the call (`k_write=4`), the layer above all others. `notices` holds what the
+    last verb had to say beside its answer.
+
+    Raises: Refused `not-a-repository`, `unsupported-repository`; Usage for a setting that is wrong in any layer.
+    """
+
+    def __init__(self, path: str | Path = ".", **settings: Any) -> None:
+        self.repo, standing_in = isolation.discover_boss(Path(path).absolute())
+        self._layers = [*layers(self.repo), *([("this call", settings)] if settings else [])]
+        self.settings = config.Settings()
+        for source, values in self._layers:
+            self.settings = self.settings.with_values(values, source)
+        self.place = isolation.place(self.repo, self.settings)
+        self.state = self.place.state
+        self.worker = JobId(os.environ["WT_JOB"]) if os.environ.get("WT_JOB") else standing_in
+        self.notices: builtins.list[Notice] = []
+
+    # ------------------------------------------------------------------------------------------------------ starting
+    def spawn(self, command: Sequence[str] | None = None, **wishes: Any) -> Job:
+        """Starts one job, or opens a workspace when there is no command; returns at once.
+
+        `wishes` are fields of `JobSpec`: `name`, `task`, `access`, `base`, `dirty`, `workflow`, `ttl_seconds`, ...
+        """
+        return self.spawn_many([JobSpec(command=builtins.list(command) if command else None, **wishes)]).jobs[0]
+
+    def spawn_many(self, specs: Sequence[JobSpec], *, progress: Progress = None) -> Spawned:
+        """Starts jobs in one go; one that cannot be made is reported and does not stop the others.
+
+        A single one that cannot be made raises what stopped it. `progress` is told how many are through.
+        """
+        self._boss_only("spawn")
+        starts = {
+            wish: baselines.baseline(self.place, wish[0], wish[1] or self._dirty_policy())
+            for wish in {(spec.base, spec.dirty) for spec in specs}
+        }
+        self._mend(prepare=True)
+        made: builtins.list[JobId] = []
+        failures: builtins.list[SpawnFailure] = []
+        joined: dict[WorkflowName, Workflow] = {}
+        for index, spec in enumerate(specs):
+            baseline = starts[spec.base, spec.dirty]
+            workflow, opened = None, False
+            try:
+                workflow, opened = self._join(spec.workflow, baseline)
+                job = jobs.submit(self.place, workflow, spec, self.settings, os.environ, baseline=baseline)
+            except BaseException as error:
+                if workflow is not None and opened:
+                    removal.discard_empty(self.place, workflow.workflow_id)
+                if len(specs) == 1 or not isinstance(error, WorktreesError):
+                    raise
+                failures.append(
+                    SpawnFailure(index=index, name=spec.name, code=error.code, message=error.message, hint=error.hint)
+                )
+            else:
+                joined[workflow.workflow_id] = workflow
+                made.append(job.job_id)
+            if progress:
+                progress(index + 1, len(specs))
+        for workflow in joined.values():
+            jobs.admit(self.place, workflow)
+        left_out = max((baseline.left_out for baseline in starts.values()), default=0)
+        if left_out:
+            self._notice("dirty-left-out", f"{counted(left_out, 'uncommitted path')} of the checkout left out")
+        for notice in dict.fromkeys(
+            notice for job_id in made for notice in looks.provision_notices(self.state, job_id)
+        ):
+            self._notice(*notice)
+        return Spawned(jobs=[jobs.load(self.state, job_id) for job_id in made], failures=failures)
+
+    # ------------------------------------------------------------------------------------------------------ watching
+    def list(self, *, workflow: str | None = None, closed: bool = False) -> JobList:
+        """Jobs of the open workflows, the oldest first; `closed` also those of closed ones."""
+        if not self.state.exists():
+            return []
+        if self.worker:
+            return self.status()
+        jobs.reconcile(self.place)
+        return jobs.load_all(self.state, self._name(workflow), closed=closed)
+
+    def status(self, *words: str) -> JobList:
+        """The named jobs, or all of the open workflows; a worker's own job."""
+        if self.worker:
+            return [self._own(word) for word in words] or [jobs.load(self.state, self.worker)]
+        if not words:
+            return self.list()
+        self.mend_jobs()
+        return jobs.resolve(self.state, words)
+
+    def wait(
+        self,
+        *words: str,
+        any: bool = False,  # noqa: A002 - the contract's word
+        timeout_seconds: float | None = None,
+        workflow: str | None = None,
+    ) -> Waited:
+        """Blocks until all jobs are done, or any that was not returned before; a time-out cancels nothing."""
+        self._boss_only("wait")
+        self.mend_jobs()
+        chosen = jobs.resolve(self.state, words) if words else jobs.load_all(self.state, self._name(workflow))
+        waited = jobs.wait(
+            self.place, [job.job_id for job in chosen], mode="any" if any else "all", timeout_seconds=timeout_seconds
+        )
+        return Waited(
+            jobs=[*waited.completed, *waited.pending],
+            timed_out=waited.timed_out,
+            completed=[job.job_id for job in waited.completed],
+            pending=[job.job_id for job in waited.pending],
+        )
+
+    def result(self, word: str, *, full: bool = False) -> Outcome:
+        """How a job ended, its last words and what it really changed; `full` adds the end of its output.
+
+        Raises: Refused `job-unfinished`.
+        """
+        self._boss_only("result")
+        job = self._one(word)
+        if job.state != "done":
+            raise unfinished(job, "it has no result yet")
+        changed = looks.recorded(self.state, job)
+        logs = looks.logs(self.state, job) if full else None
+        return Outcome(
+            job=job,
+            final_message=looks.final_message(self.state, job),
+            output=logs.stdout if logs else None,
+            error_output=logs.stderr if logs else None,
+            change_set=changed,
+            audit=changed.audit if changed else None,
+        )
+
+    def logs(self, word: str) -> Logs:
+        """The end of a job's raw output, a megabyte of each stream at most."""
+        self._boss_only("logs")
+        return looks.logs(self.state, self._one(word))
+
+    def read_log(self, word: str, stream: Stream = "stdout", *, follow: bool = False) -> Iterator[bytes]:
+        """Raw output from its beginning; with `follow` as it comes, until the worker is gone."""
+        self._boss_only("logs")
+        job = self._one(word)
+        return jobs.follow_log(self.state, job.job_id, stream) if follow else looks.read_log(self.state, job, stream)
+
+    def events(self, word: str, cursor: str | None = None, *, most: int = 1000) -> EventPage:
+        """Events after a cursor; the answer's cursor continues where this page ends."""
+        self._boss_only("events")
+        page = jobs.events(self.state, self._one(word).job_id, cursor, most=most)
+        return EventPage(events=page.events, next_cursor=page.next_cursor, done=page.done)
+
+    def follow_events(self, word: str, cursor: str | None = None) -> Iterator[EventPage]:
+        """Pages of events as they come, until the job's last one."""
+        self._boss_only("events")
+        job_id = self._one(word).job_id
+        for page in jobs.follow_events(self.state, job_id, cursor, when_lost=self.mend_jobs):
+            yield EventPage(events=page.events, next_cursor=page.next_cursor, done=page.done)
+
+    def diff(self, word: str | None = None, *, patch: bool = False) -> Diff:
+        """What a job really changed: its record once it is done, a look into its workspace before.
+
+        A worker may leave the word out and gets its own.
+        """
+        job = self._own(word) if self.worker else self._one(required(word))
+        changed = looks.recorded(self.state, job) or looks.live(self.place, job, self.settings)
+        return Diff(
+            change_set=changed,
+            patch=looks.patch(self.place, changed).decode("utf-8", "backslashreplace") if patch else None,
+        )
+
+    def patch(self, word: str | None = None, *, color: bool = False) -> bytes:
+        """The same as git's patch, byte for byte."""
+        return looks.patch(self.place, self.diff(word).change_set, color=color)
+
+    def overlap(self, *words: str) -> Overlaps:
+        """Paths that two of these jobs touch, and what does not merge: job with job, and each job with the branch.
+
+        Without words: every job of the open workflow whose work has not landed, running ones by a live look.
+        """
+        self._boss_only("overlap")
+        self.mend_jobs()
+        everyone = jobs.resolve(self.state, words) if words else self.list()
+        chosen = [
+            job
+            for job in everyone
+            if words or not (job.landed_by or job.dropped_by)
+            if job.snapshot is not None or job.workspace_present
+        ]
+        sets = [looks.recorded(self.state, job) or looks.live(self.place, job, self.settings) for job in chosen]
+        candidates = [candidate(job, changed) for job, changed in zip(chosen, sets, strict=True)]
+        found = changes.overlaps(sets)
+        conflicts = conflicts_ahead(self.place, candidates, found)
+        clashing = {(*conflict.jobs, conflict.path) for conflict in conflicts}
+        return Overlaps(
+            overlaps=[item.model_copy(update={"conflict": (*item.jobs, item.path) in clashing}) for item in found],
+            conflicts=conflicts,
+        )
+
+    # -------------------------------------------------------------------------------------------------------- ending
+    def cancel(self, *words: str, force: bool = False) -> JobList:
+        """Asks jobs to end and returns at once; `force` kills everything they started."""
+        self._boss_only("cancel")
+        self.mend_jobs()
+        chosen = jobs.resolve(self.state, words)
+        return [jobs.cancel(self.place, job.job_id, force=force) for job in chosen]
+
+    def settle(self, word: str | None = None) -> Job:
+        """Ends an open job and records what it changed; whoever stands in its workspace may leave the word out."""
+        job = self._own(word) if self.worker else self._one(required(word))
+        if self.worker and job.state != "open":
+            raise self._not_boss("settle")
+        return jobs.settle(self.place, job.job_id)
+
+    def extend_lease(self, word: str, ttl_seconds: float) -> Job:
+        """Lets a job go on for `ttl_seconds` from now."""
+        self._boss_only("lease extend")
+        self.mend_jobs()
+        return jobs.extend_lease(self.place, self._one(word).job_id, ttl_seconds)
+
+    # ------------------------------------------------------------------------------------------------- bringing home
+    def merge(
+        self,
+        *words: str,
+        workflow: str | None = None,
+        into: str | None = None,
+        message: str | None = None,
+        strategy: str = "three-way",
+        order: Order | None = None,
+        on_conflict: Literal["stop", "skip"] = "stop",
+        on_overlap: Literal["allow", "refuse"] = "allow",
+        refuse_sensitive: bool = False,
+        no_commit: bool = False,
+        dry_run: bool = False,
+    ) -> Merged:
+        """Plans the merge in memory and lands it, wholly or not at all.
+
+        Without words: every job of the open workflow that succeeded, was captured whole and has not landed, in
+        completion order. Named jobs are merged in the order named, whatever their result. A conflict moves nothing
+        unless `on_conflict` is `skip`; it is in the answer's steps, not an exception.
+
+        Raises: Refused `detached-head`, `would-overwrite`, `branch-moved`, `overlap`, `sensitive`, ...
+        """
+        self._boss_only("merge")
+        self._mend()
+        target = landing.find_target(self.repo, into)
+        chosen = self._to_merge(words, workflow, order)
+        sets = [self._recorded_changes(job) for job in chosen]
+        plan: MergePlan = config.plugin("merge", strategy)().plan(
+            self.repo,
+            self.place.store,
+            target.before,
+            [candidate(job, changed) for job, changed in zip(chosen, sets, strict=True)],
+            identity=self.repo.identity(),
+            message=message,
+            on_conflict=on_conflict,
+        )
+        overlaps = with_conflicts(changes.overlaps(sets), plan)
+        if on_overlap == "refuse":
+            refuse_if_overlapping(overlaps)
+        if refuse_sensitive:
+            refuse_if_sensitive(plan)
+        stopped = bool(plan.conflicted) and on_conflict == "stop"
+        through = [step.job_id for step in plan.steps if step.outcome in ("landed", "empty")]
+        operation = None
+        if not dry_run and not stopped and plan.after != plan.before:
+            operation = landing.land(
+                self.place,
+                plan,
+                target=target,
+                jobs=through,
+                workflow=chosen[0].workflow_id,
+                message=message or "merge " + ", ".join(job.name or job.job_id for job in chosen),
+                no_commit=no_commit,
+            )
+            self._note_landings()
+        return Merged(
+            operation_id=operation.operation_id if operation else None,
+            landed=operation is not None,
+            dry_run=dry_run,
+            branch=target.branch,
+            before=plan.before,
+            after=plan.before if stopped else plan.after,
+            strategy=strategy,
+            steps=plan.steps,
+            overlaps=overlaps,
+        )
+
+    def rollback(self, to: str | None = None, *, workflow: str | None = None) -> Recorded:
+        """Branch, index and files back to what the workflow recorded at its start, or to what operation `to` left.
+
+        What is thrown away is kept first; `undo` brings it back.
+        """
+        self._boss_only("rollback")
+        self._mend()
+        found = jobs.current_workflow(self.state, workflow) if self.state.exists() else None
+        found = found or self._last_workflow()
+        operation = landing.rollback(self.place, found, operation_id(to) if to else None)
+        return self._recorded(operation)
+
+    def undo(self, operation: str | None = None) -> Recorded:
+        """Reverses an operation, the last one by default; an undo can be undone."""
+        self._boss_only("undo")
+        self._mend()
+        log = landing.operations(self.state) if self.state.exists() else []
+        name = operation_id(operation) if operation else None
+        wanted = next((item for item in reversed(log) if name in (None, item.operation_id)), None)
+        if wanted is None or root(log, wanted).kind != "drop":
+            return self._recorded(landing.undo(self.place, name))
+        if wanted.undone_by is not None:
+            raise Refused(
+                f"`{wanted.operation_id}` was undone by `{wanted.undone_by}`",
+                code="already-undone",
+                hint=f"wt undo {wanted.undone_by}",
+            )
+        concerned = [jobs.load(self.state, job_id) for job_id in wanted.jobs]
+        if any(job.dropped_by for job in concerned):
+            for job in concerned:
+                if not job.workspace_present:
+                    removal.restore(self.place, job)
+        elif wanted.kind == "undo":
+            removal.give_up(self.place, concerned, self.settings)
+        else:
+            raise Refused(
+                f"the jobs of `{wanted.operation_id}` are back already", code="already-undone", hint="wt list --all"
+            )
+        return self._recorded(self._note_drop(concerned, undoes=wanted.operation_id))
+
+    def log(self) -> builtins.list[Operation]:
+        """Operations, the newest first."""
+        self._boss_only("log")
+        return builtins.list(reversed(landing.operations(self.state))) if self.state.exists() else []
+
+    # ---------------------------------------------------------------------------------------------------- tidying up
+    def drop(self, *words: str, dry_run: bool = False) -> Removed:
+        """Gives jobs up: their workspaces go, their work stays as a snapshot, and `merge` passes them by.
+
+        Raises: Refused `job-unfinished`, `live-processes`; nothing is removed then.
+        """
+        self._boss_only("drop")
+        self._mend()
+        chosen = jobs.resolve(self.state, words)
+        if dry_run:
+            return Removed(dry_run=True, removals=removal.preview(self.place, chosen))
+        removals = removal.give_up(self.place, chosen, self.settings)
+        return Removed(operation_id=self._note_drop(chosen).operation_id, removals=removals)
+
+    def restore(self, *words: str) -> JobList:
+        """Brings removed workspaces back as they were captured; dropped jobs count again.
+
+        Raises: Refused `workspace-present`, `no-snapshot`.
+        """
+        self._boss_only("restore")
+        self._mend()
+        restored = [removal.restore(self.place, job) for job in jobs.resolve(self.state, words)]
+        removal.mark_dropped(self.place, [job.job_id for job in restored if job.dropped_by], None)
+        return [jobs.load(self.state, job.job_id) for job in restored]
+
+    def clean(
+        self,
+        *,
+        older_than_seconds: float | None = None,
+        unlanded: bool = False,
+        dry_run: bool = False,
+        progress: Progress = None,
+    ) -> Removed:
+        """Removes workspaces of finished jobs whose work is in the branch or is nothing; `unlanded` the others too.
+
+        Every snapshot stays: an unlanded job still merges and can be restored.
+        """
+        self._boss_only("clean")
+        self._mend()
+        return removal.clean(
+            self.place, self.settings,
+            older_than_seconds=older_than_seconds, unlanded=unlanded, dry_run=dry_run, progress=progress,
+        )  # fmt: skip
+
+    def workflows(self, *, closed: bool = False) -> Workflows:
+        """Open workflows, or all, with how many of their jobs stand where."""
+        self._boss_only("workflow list")
+        found = jobs.workflows(self.state, closed=closed) if self.state.exists() else []
+        return Workflows(workflows=[summary(self.state, workflow) for workflow in found])
+
+    def close_workflow(self, name: str | None = None) -> Workflows:
+        """Closes a workflow: later spawns open a new one. Raises: Refused `jobs-unfinished`."""
+        self._boss_only("workflow close")
+        self._mend()
+        found = jobs.current_workflow(self.state, name) if self.state.exists() else None
+        if found is None:
+            raise NotFound("no workflow is open", hint="wt workflow list --all")
+        closed = jobs.close_workflow(self.place, found.workflow_id)
+        return Workflows(workflows=[summary(self.state, closed)])
+
+    def doctor(self, *, fix: bool = False) -> Diagnosis:
+        """What a crash left, by name; `fix` mends it. Never deletes work, never touches anybody else's worktrees."""
+        self._boss_only("doctor")
+        if not self.state.exists():
+            return Diagnosis()
+        mended: builtins.list[Finding] = []
+        if fix:
+            mended += [*isolation.recover(self.place), *landing.recover(self.place)]
+            mended += [lost(job) for job in jobs.reconcile(self.place)]
+            self._note_landings()
+        running = {job.job_id for job in jobs.load_all(self.state) if job.state != "done"}
+        findings = isolation.doctor_findings(self.place, fix=fix, running=running)
+        return Diagnosis(findings=[] if fix else findings, mended=mended + findings if fix else [])
+
+    def set_up(self, *, approve: bool = False) -> SetUp:
+        """Which setup commands there are; in a linked worktree of the user's own it also brings what setup brings.
+
+        Brings what a fresh workspace gets (includes, links, submodules) into the worktree we stand in, if it is not
+        the main one. `approve` records the user's consent to the repository file's commands, text by text.
+        """
+        self._boss_only("setup")
+        asked = setup.repository_commands(self.repo)
+        if approve:
+            setup.approve(self.repo, asked)
+        running, waiting = setup.commands_to_run(self.repo, self.settings)
+        commands = [SetupCommand(command=command, approved=True) for command in running]
+        commands += [SetupCommand(command=command, approved=False) for command in waiting]
+        main = isolation.main_work_tree(self.repo)
+        here, commit = self.repo.work_tree, self.repo.head().commit
+        if here is None or commit is None or main is None or here == main:
+            return SetUp(commands=commands)
+        brought = setup.provide(self.repo.at(main), here, commit, self.settings)
+        return SetUp(commands=commands, workspace=str(here), **brought.dump())
+
+    def configuration(self) -> Configuration:
+        """Every setting with its value and the layer that decides it."""
+        decided = config.sources(self._layers)
+        return Configuration(
+            settings=[
+                Setting(name=name, value=getattr(self.settings, name), source=source)
+                for name, source in decided.items()
+            ]
+        )
+
+    # ------------------------------------------------------------------------------------------------------ who asks
+    def _boss_only(self, verb: str) -> None:
+        self.notices.clear()
+        if self.worker:
+            raise self._not_boss(verb)
+
+    def _not_boss(self, verb: str) -> Refused:
+        return Refused(
+            f"`{verb}` is the boss's alone, and this is the worker of `{self.worker}`",
+            code="not-boss",
+            hint="leave the changes in the files, the boss merges them; look at them with: wt diff",
+        )
+
+    def _own(self, word: str | None) -> Job:
+        """The worker's own job; the word may only name that one."""
+        job = jobs.load(self.state, self.worker or JobId(""))
+        if word is not None and word not in (job.job_id, job.name):
+            raise self._not_boss(f"looking at {word}")
+        return job
+
+    # --------------------------------------------------------------------------------------------------------- steps
+    def _mend(self, *, prepare: bool = False) -> None:
+        """Settles what a dead process left half-done, before anything new starts."""
+        if prepare:
+            self.state.prepare()
+            self.place.store.ensure(self.repo)
+        if not self.state.exists():
+            return
+        for finding in (*isolation.recover(self.place), *landing.recover(self.place)):
+            self._notice(finding.code, finding.message)
+        self.mend_jobs()
+        self._note_landings()
+
+    def mend_jobs(self) -> bool:
+        """Settles jobs whose supervisor is gone; says whether anything changed."""
+        if self.worker or not self.state.exists():
+            return False
+        found = jobs.reconcile(self.place)
+        for job in found:
+            if job.result == "lost":
+                self._notice("job-lost", lost(job).message)
+        return bool(found)
+
+    def _notice(self, code: str, message: str) -> None:
+        self.notices.append(Notice(code=code, message=message))
+
+    def _one(self, word: str) -> Job:
+        self.mend_jobs()
+        return jobs.resolve(self.state, [word])[0]
+
+    def _name(self, workflow: str | None) -> WorkflowName | None:
+        """A workflow somebody named, checked."""
+        found = jobs.current_workflow(self.state, workflow) if workflow else None
+        return found.workflow_id if found else None
+
+    def _dirty_policy(self) -> DirtyPolicy:
+        for policy in get_args(DirtyPolicy):
+            if policy == self.settings.dirty:
+                return cast("DirtyPolicy", policy)
+        raise Usage(f"`{self.settings.dirty}` is no policy for uncommitted edits", hint="wt config")
+
+    def _join(self, name: str | None, baseline: Baseline) -> tuple[Workflow, bool]:
+        """The workflow a new job belongs to, and whether it was opened just now.
+
+        The first job opens one, and with it the boss's whole checkout is recorded.
+        """
+        found = self._open(name)
+        if found:
+            return found, False
+        # Two first spawns at once must not open two.
+        with self.state.lock("opening", purpose="open a workflow", timeout_seconds=self.settings.lock_timeout_seconds):
+            found = self._open(name)
+            if found:
+                return found, False
+            boss_state = landing.checkpoint(self.place.store, self.repo, "wt: the checkout when the workflow opened")
+            return jobs.open_workflow(self.place, baseline, name=name, boss_state=boss_state), True
+
+    def _open(self, name: str | None) -> Workflow | None:
+        try:
+            return jobs.current_workflow(self.state, name)
+        except NotFound:
+            return None
+
+    def _last_workflow(self) -> Workflow:
+        found = jobs.workflows(self.state, closed=True) if self.state.exists() else []
+        if not found:
+            raise NotFound("no workflow has recorded a baseline here", hint="wt spawn -- COMMAND")
+        return found[-1]
+
+    def _to_merge(self, words: Sequence[str], workflow: str | None, order: Order | None) -> JobList:
+        """The jobs a merge is about, in order."""
+        if words:
+            chosen = jobs.resolve(self.state, words)
+            for job in chosen:
+                if job.state != "done":
+                    raise unfinished(job, "it cannot be merged yet")
+        else:
+            found = jobs.current_workflow(self.state, workflow) if self.state.exists() else None
+            everyone = jobs.load_all(self.state, found.workflow_id) if found else []
+            chosen = [job for job in everyone if mergeable(job)]
+            left = [job for job in everyone if not mergeable(job) and not job.landed_by and not job.dropped_by]
+            if left:
+                names = listed([f"{job.name or job.job_id} ({job.result or job.state})" for job in left])
+                self._notice("left-out", f"not merged: {names}")
+        keys = {"completion": lambda job: job.finished_at or "", "created": lambda job: job.created_at}
+        key = keys.get(order or ("given" if words else "completion"))
+        return sorted(chosen, key=key) if key else chosen
+
+    def _recorded_changes(self, job: Job) -> ChangeSet:
+        found = looks.recorded(self.state, job)
+        if found is None or job.snapshot is None:
+            word = job.name or job.job_id
+            raise Refused(
+                f"`{word}` has nothing to merge: {job.reason or 'it never had a workspace'}",
+                code="no-snapshot",
+                hint=f"wt result {word}",
+            )
+        return found
+
+    def _note_landings(self) -> None:
+        """Writes into the jobs' records by which operation their work stands in the branch, as the log says.
+
+        The log is the truth; what a crash left out here is made good by the next call. A workflow whose jobs have all
+        landed or were dropped is closed, one whose jobs came back is opened again.
+        """
+        stands = landing.landed(landing.operations(self.state))
+        came_back: dict[WorkflowName, bool] = {}
+        for row in jobs.rows(self.state, closed=True):
+            operation = stands.get(JobId(row["jobId"]))
+            if row["landedBy"] != operation:
+                job = jobs.update(self.state, JobId(row["jobId"]), landed_by=operation)
+                came_back[job.workflow_id] = came_back.get(job.workflow_id, False) or operation is None
+        for name, back in came_back.items():
+            removal.close_or_reopen(self.place, name, came_back=back)
+
+    def _note_drop(self, dropped: Sequence[Job], *, undoes: OperationId | None = None) -> Operation:
+        """Adds a drop, or the undo of one, to the log, and marks its jobs."""
+        workflows = {job.workflow_id for job in dropped}
+        verb = f"undo: {undoes}" if undoes else "drop: " + ", ".join(job.name or job.job_id for job in dropped)
+        draft = Operation(
+            operation_id=OperationId(""),
+            kind="undo" if undoes else "drop",
+            workflow_id=workflows.pop() if len(workflows) == 1 else None,
+            jobs=[job.job_id for job in dropped],
+            undoes=undoes,
+            message=f"wt {verb}",
+            created_at=now(),
+        )
+        operation = landing.record(self.state, draft)
+        came_back = any(job.dropped_by for job in dropped)
+        removal.mark_dropped(self.place, operation.jobs, None if came_back else operation.operation_id)
+        return operation
+
+    def _recorded(self, operation: Operation) -> Recorded:
+        self._note_landings()
+        return Recorded(operation=operation, jobs=[jobs.load(self.state, job_id) for job_id in operation.jobs])

@@ -1,0 +1,167 @@
+"""What the story asks along the way: which jobs a merge takes, what stops it, what a word means."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from worktrees import config, jobs
+from worktrees.errors import Refused, Usage
+from worktrees.isolation import main_work_tree
+from worktrees.merge import Candidate, conflicts_between
+from worktrees.model import Finding, OperationId, PairConflict, WorkflowSummary
+from worktrees.render.text import counted, listed
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from worktrees.git import Repo
+    from worktrees.isolation import Place
+    from worktrees.model import ChangeSet, Job, MergePlan, Operation, Overlap, Workflow
+    from worktrees.store import State
+
+
+def layers(repo: Repo) -> list[tuple[str, Mapping[str, Any]]]:
+    """What every layer of settings below the call says."""
+    main = main_work_tree(repo)
+    # Not a scope but `--includes`: all of git's files, as git itself reads them.
+    values = {name.removeprefix("wt."): value for name, value in repo.settings(r"^wt\.", scope="--includes")}
+    return list(config.layers(main / ".wt.toml" if main else None, values))
+
+
+def root(log: Sequence[Operation], operation: Operation) -> Operation:
+    """What a chain of undos began with."""
+    by_id = {item.operation_id: item for item in log}
+    while operation.undoes in by_id:
+        operation = by_id[operation.undoes]
+    return operation
+
+
+def conflicts_ahead(place: Place, candidates: Sequence[Candidate], overlaps: Sequence[Overlap]) -> list[PairConflict]:
+    """What does not merge: each overlapping pair, and each job with the branch."""
+    onto = place.repo.head().commit
+    if onto is None or not candidates:
+        return []
+    by_id = {candidate.job_id: candidate for candidate in candidates}
+    asked: list[tuple[Candidate, Candidate | None]] = [
+        (by_id[one], by_id[other]) for one, other in sorted({(item.jobs[0], item.jobs[1]) for item in overlaps})
+    ]
+    asked += [(candidate, None) for candidate in candidates]
+    answers = conflicts_between(place.repo, place.store, onto, asked)
+    return [
+        PairConflict(
+            jobs=[one.job_id, other.job_id] if other else [one.job_id],
+            path=conflict.path,
+            path_base64=conflict.path_base64,
+            kind=conflict.kind,
+        )
+        for (one, other), found in zip(asked, answers, strict=True)
+        for conflict in found
+    ]
+
+
+def with_conflicts(overlaps: Sequence[Overlap], plan: MergePlan) -> list[Overlap]:
+    """Overlaps with what the plan says of them: a path conflicts when a step of either job stopped there."""
+    clashing = {(step.job_id, conflict.path) for step in plan.conflicted for conflict in step.conflicts}
+    skipped = {step.job_id for step in plan.steps if step.outcome == "skipped"}
+    return [
+        overlap.model_copy(
+            update={
+                "conflict": None
+                if skipped.intersection(overlap.jobs)
+                else any((job, overlap.path) in clashing for job in overlap.jobs)
+            }
+        )
+        for overlap in overlaps
+    ]
+
+
+def refuse_if_overlapping(overlaps: Sequence[Overlap]) -> None:
+    """Raises Refused `overlap` when there are any."""
+    if overlaps:
+        raise Refused(
+            f"{counted(len(overlaps), 'path')} changed by two jobs: {listed([item.path for item in overlaps])}",
+            code="overlap",
+            hint="wt overlap",
+            details={"overlaps": [item.dump() for item in overlaps]},
+        )
+
+
+def refuse_if_sensitive(plan: MergePlan) -> None:
+    """Raises Refused `sensitive` when the plan touches such paths."""
+    paths = sorted({path for step in plan.steps for path in step.sensitive})
+    if paths:
+        raise Refused(
+            f"sensitive paths are changed: {listed(paths)}",
+            code="sensitive",
+            hint=f"wt diff {plan.steps[0].name or plan.steps[0].job_id} --patch",
+            details={"paths": paths},
+        )
+
+
+def mergeable(job: Job) -> bool:
+    """Whether a merge without names takes the job."""
+    return (
+        job.result == "succeeded"
+        and job.snapshot is not None
+        and job.verified is not False
+        and not (job.quarantined or job.landed_by or job.dropped_by)
+    )
+
+
+def candidate(job: Job, changed: ChangeSet) -> Candidate:
+    """A job as the merge sees it."""
+    return Candidate(
+        job_id=job.job_id,
+        name=job.name,
+        task=job.task,
+        baseline=job.baseline,
+        snapshot=changed.snapshot,
+        files=changed.files,
+    )
+
+
+def unfinished(job: Job, consequence: str) -> Refused:
+    """The refusal to treat a job as done that is not."""
+    word = job.name or job.job_id
+    return Refused(
+        f"`{word}` is {job.state}: {consequence}",
+        code="job-unfinished",
+        hint=f"wt settle {word}" if job.state == "open" else f"wt wait {word}",
+        details={"jobId": job.job_id, "state": job.state},
+    )
+
+
+def lost(job: Job) -> Finding:
+    """What is said of a job that lost its supervisor."""
+    return Finding(
+        code="job-lost", message=f"`{job.name or job.job_id}` lost its supervisor; what it wrote is captured"
+    )
+
+
+def operation_id(word: str) -> OperationId:
+    """`op-000017`, `op-17` or `17`. Raises: Usage."""
+    digits = word.removeprefix("op-")
+    if not digits.isdecimal():
+        raise Usage(f"`{word}` is no operation", hint="wt log")
+    return OperationId(f"op-{int(digits):06d}")
+
+
+def required(word: str | None) -> str:
+    """The word, where one is needed. Raises: Usage."""
+    if word is None:
+        raise Usage("name a job", hint="wt list")
+    return word
+
+
+def summary(state: State, workflow: Workflow) -> WorkflowSummary:
+    """A workflow with how many of its jobs stand where."""
+    rows = jobs.rows(state, workflow.workflow_id, closed=True)
+    return WorkflowSummary(
+        workflow_id=workflow.workflow_id,
+        baseline=workflow.baseline,
+        created_at=workflow.created_at,
+        closed_at=workflow.closed_at,
+        jobs=len(rows),
+        active=sum(row["state"] != "done" for row in rows),
+        landed=sum(row["landedBy"] is not None for row in rows),
+    )
