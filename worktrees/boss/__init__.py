@@ -61,6 +61,7 @@ from worktrees.model import (
     Outcome,
     Overlaps,
     Recorded,
+    Removal,
     Removed,
     Setting,
     SetUp,
@@ -72,7 +73,7 @@ from worktrees.model import (
     WorkflowName,
     Workflows,
 )
-from worktrees.render.text import counted, listed
+from worktrees.render.text import counted, listed, size
 from worktrees.store import now
 
 if TYPE_CHECKING:
@@ -427,6 +428,7 @@ class Boss:
         if dry_run:
             return Removed(dry_run=True, removals=removal.preview(self.place, chosen))
         removals = removal.give_up(self.place, chosen, self.settings)
+        self._name_what_was_not_kept(removals)
         return Removed(operation_id=self._note_drop(chosen).operation_id, removals=removals)
 
     def restore(self, *words: str) -> JobList:
@@ -454,10 +456,16 @@ class Boss:
         """
         self._boss_only("clean")
         self._mend()
-        return removal.clean(
-            self.place, self.settings,
-            older_than_seconds=older_than_seconds, unlanded=unlanded, dry_run=dry_run, progress=progress,
-        )  # fmt: skip
+        removed = removal.clean(
+            self.place,
+            self.settings,
+            older_than_seconds=older_than_seconds,
+            unlanded=unlanded,
+            dry_run=dry_run,
+            progress=progress,
+        )
+        self._name_what_was_not_kept(removed.removals)
+        return removed
 
     def workflows(self, *, closed: bool = False) -> Workflows:
         """Open workflows, or all, with how many of their jobs stand where."""
@@ -671,6 +679,15 @@ class Boss:
         came_back = any(job.dropped_by for job in dropped)
         removal.mark_dropped(self.place, operation.jobs, None if came_back else operation.operation_id)
         return operation
+
+    def _name_what_was_not_kept(self, removals: Sequence[Removal]) -> None:
+        for item in removals:
+            if lost := item.ignored_not_kept:
+                names = listed([file.path for file in lost], 3)
+                total = size(sum(file.size_bytes for file in lost))
+                self._notice(
+                    "ignored-not-kept", f"`{item.name or item.job_id}`: ignored files are gone: {names} ({total})"
+                )
 
     def _recorded(self, operation: Operation) -> Recorded:
         self._note_landings()

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from worktrees.git import Repo
     from worktrees.git.objects import Reader
     from worktrees.isolation import Place, Workspace
-    from worktrees.model import ChangeSet, Job, JobId, OperationId, WorkflowName
+    from worktrees.model import ChangeSet, IgnoredFile, Job, JobId, OperationId, WorkflowName
 
 _MOST_PROCESSES_NAMED = 3
 
@@ -60,7 +60,7 @@ def give_up(place: Place, jobs: Sequence[Job], settings: Settings) -> list[Remov
         _require_still(place, job)
     ended = [_ended(place, job) for job in jobs]
     kept = [_capture(place, job, settings) for job in ended]
-    return [_remove(place, job, commit) for job, commit in zip(ended, kept, strict=True)]
+    return [_remove(place, job, *what) for job, what in zip(ended, kept, strict=True)]
 
 
 def preview(place: Place, jobs: Sequence[Job]) -> list[Removal]:
@@ -120,14 +120,16 @@ def _ended(place: Place, job: Job) -> Job:
 
 
 # --------------------------------------------------------------------------------------------------------- capturing
-def _capture(place: Place, job: Job, settings: Settings) -> Oid | None:
-    """Keeps everything of a workspace that the job's record does not hold; the commit that holds its files now.
+def _capture(place: Place, job: Job, settings: Settings) -> tuple[Oid | None, list[IgnoredFile]]:
+    """Keeps everything of a workspace that the job's record does not hold.
+
+    Returns the commit that holds its files now, and the ignored files that are more than the limit.
 
     Raises: Refused `not-captured`.
     """
     workspace = isolation.workspace_of(place, job.job_id)
     if workspace is None or not workspace.path.is_dir():
-        return job.snapshot
+        return job.snapshot, []
     ref = snapshot_ref(job)
     index = place.state.job_dir(job.workflow_id, job.job_id) / "index"
     found, scan = changes.capture(
@@ -142,15 +144,16 @@ def _capture(place: Place, job: Job, settings: Settings) -> Oid | None:
             hint=f"look at it: wt diff {job.name or job.job_id}",
             details={"findings": [finding.dump() for finding in scan.findings]},
         )
-    changes.keep_ignored(
+    ignored = changes.keep_ignored(
         place.store, workspace.path, scan.ignored, ref=ref, job=job.job_id, limit_bytes=settings.keep_ignored_bytes
     )
+    lost = [file for file in ignored if not file.kept]
     for number, commit in enumerate(isolation.commits_only_here(place, workspace), 1):
         _keep_commit(place, job, commit, f"{ref}-commits/{number}")
     if job.snapshot is not None and _tree(place, found) == _tree(place, job.snapshot):
-        return job.snapshot
+        return job.snapshot, lost
     place.store.set_ref(f"{ref}-removed", found, durable=True)
-    return found
+    return found, lost
 
 
 def _tree(place: Place, commit: Oid) -> str:
@@ -170,7 +173,7 @@ def _keep_commit(place: Place, job: Job, commit: Oid, ref: str) -> None:
     place.store.set_ref(ref, commit, durable=True)
 
 
-def _remove(place: Place, job: Job, kept: Oid | None) -> Removal:
+def _remove(place: Place, job: Job, kept: Oid | None, lost: list[IgnoredFile]) -> Removal:
     workspace = isolation.workspace_of(place, job.job_id)
     if workspace is not None:
         plugin("isolation", job.isolation)().close(place, workspace)
@@ -182,6 +185,7 @@ def _remove(place: Place, job: Job, kept: Oid | None) -> Removal:
         landed=job.landed_by is not None,
         snapshot=kept,
         age_seconds=_age(job),
+        ignored_not_kept=lost,
     )
 
 
@@ -258,8 +262,7 @@ def _clean_one(
         try:
             _require_still(place, job)
             if not dry_run:
-                kept = _capture(place, job, settings)
-                return _remove(place, job, kept).model_copy(
+                return _remove(place, job, *_capture(place, job, settings)).model_copy(
                     update={
                         "landed": landed,
                         "size_bytes": removal.size_bytes,

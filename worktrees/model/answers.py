@@ -16,6 +16,7 @@ from worktrees.model.values import (
     CheckRun,
     Event,
     Finding,
+    IgnoredFile,
     Job,
     Operation,
     Overlap,
@@ -152,7 +153,10 @@ class OperationLog(Value):
 
 
 class Removal(Value):
-    """One workspace `drop` or `clean` looked at; `reason` says why it stays when `outcome` is kept."""
+    """One workspace `drop` or `clean` looked at; `reason` says why it stays when `outcome` is kept.
+
+    `ignored_not_kept` are ignored files that went with it, because they were more than the setting keeps.
+    """
 
     job_id: JobId
     name: str | None = None
@@ -163,6 +167,7 @@ class Removal(Value):
     snapshot: Oid | None = None
     size_bytes: int | None = None
     age_seconds: float | None = None
+    ignored_not_kept: list[IgnoredFile] = []
 
 
 class Removed(Value):
