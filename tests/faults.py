@@ -1,13 +1,14 @@
-"""Stops a program at any one of its system calls: by SIGKILL, or by letting the call fail.
+"""Stops a program at any one of its system calls that change the disk: by SIGKILL, or by letting the call fail.
 
-`strace` does it. A program here is Python with the git processes it starts: a shim before git on PATH counts them, so that
-a point is "the third git, at its second change to the disk"; git number 0 is the Python process itself. When a git process is
-killed, the shim kills Python too, as a power switch would; when a call fails, Python lives and has to cope.
+`strace` does it. A program here is Python with the git processes it starts: a shim before git on PATH counts them, so
+that a point is "the third git, at its second change to the disk"; git number 0 is the Python process itself. When a git
+process is killed, the shim kills Python too, as a power switch would; when a call fails, Python lives and has to cope.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -18,14 +19,17 @@ CALLS = (
     "rename,renameat,renameat2,link,linkat,unlink,unlinkat,mkdir,mkdirat,rmdir,symlink,symlinkat,write,pwrite64,fsync,"
     "fdatasync,syncfs,ftruncate,chmod,fchmod,utimensat"
 )
+# What is written into a pipe, a socket or a device changes no disk; with `-y` a descriptor is shown with what it is.
+_NO_DISK = re.compile(rb"(?:^|\s)\w+\(\d+<(?:/dev/|pipe:|socket:|anon_inode:|/proc/)")
 _SHIM = """\
 #!/bin/sh
 number=$(($(cat "$FAULT_DIR/count") + 1))
 echo $number > "$FAULT_DIR/count"
 if [ "$FAULT_GIT" = all ]; then
-  exec strace -f -qq -o "$FAULT_DIR/log.$number" -e "trace=$FAULT_CALLS" "$FAULT_REAL" "$@"
+  exec strace -f -y -qq -o "$FAULT_DIR/log.$number" -e "trace=$FAULT_CALLS" "$FAULT_REAL" "$@"
 elif [ "$FAULT_GIT" = $number ]; then
-  strace -f -qq -o "$FAULT_DIR/log.$number" -e "trace=$FAULT_CALLS" -e "inject=$FAULT_CALLS:$FAULT_INJECT" "$FAULT_REAL" "$@"
+  inject="inject=$FAULT_CALLS:$FAULT_INJECT"
+  strace -f -qq -o "$FAULT_DIR/log.$number" -e "trace=$FAULT_CALLS" -e "$inject" "$FAULT_REAL" "$@"
   status=$?
   if [ $status -ge 128 ] && [ "${FAULT_INJECT#signal}" != "$FAULT_INJECT" ]; then kill -9 $PPID; fi
   exit $status
@@ -80,12 +84,14 @@ class Faults:
     def points(self, *arguments: str) -> list[Point]:
         """Every point there is, from one run that is left alone."""
         log = self.directory / "log.0"
-        ended = self._run(list(arguments), "all", "", ["strace", "-qq", "-o", str(log), "-e", f"trace={CALLS}"])
+        ended = self._run(list(arguments), "all", "", ["strace", "-y", "-qq", "-o", str(log), "-e", f"trace={CALLS}"])
         assert ended.status == 0, ended
         found = []
         for file in self.directory.glob("log.*"):
-            calls = sum(b" = " in line for line in file.read_bytes().splitlines())
-            found += [Point(int(file.suffix[1:]), call) for call in range(1, calls + 1)]
+            calls = [line for line in file.read_bytes().splitlines() if b" = " in line]
+            found += [
+                Point(int(file.suffix[1:]), number) for number, call in enumerate(calls, 1) if not _NO_DISK.search(call)
+            ]
             file.unlink()
         return sorted(found, key=lambda point: (point.git, point.call))
 
