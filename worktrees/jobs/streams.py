@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from worktrees.errors import Usage
-from worktrees.jobs import records, settlement
+from worktrees.jobs import settlement
 from worktrees.jobs.reconciliation import is_abandoned
 from worktrees.jobs.watching import Watch
-from worktrees.store import read_lines
+from worktrees.store import read_json, read_lines
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -99,7 +99,7 @@ def follow_events(
             if page.done:
                 return
             if not page.events:
-                if _is_over(state, job, directory, when_lost):
+                if _is_over(directory, when_lost):
                     page = events(state, job, page.next_cursor)
                     if page.events:
                         continue
@@ -108,15 +108,17 @@ def follow_events(
             page = events(state, job, page.next_cursor)
 
 
-def _is_over(state: State, job: JobId, directory: Path, when_lost: Callable[[], object] | None) -> bool:
+def _is_over(directory: Path, when_lost: Callable[[], object] | None) -> bool:
     """Whether no more events will come."""
-    stored = records.load(state, job)
-    if stored.state in ("starting", "running", "settling") and is_abandoned(os.fspath(directory)):
+    if _state(directory) == "starting" and is_abandoned(os.fspath(directory)):
         if when_lost is None:
             return True
         when_lost()
-        stored = records.load(state, job)
-    return stored.state == "done"
+    return _state(directory) == "done"
+
+
+def _state(directory: Path) -> str:
+    return str((read_json(directory / "job.json") or {}).get("state"))
 
 
 def log(state: State, job: JobId, stream: Stream = "stdout", offset: int = 0, *, most_bytes: int = 1 << 20) -> bytes:
@@ -135,7 +137,7 @@ def follow_log(state: State, job: JobId, stream: Stream = "stdout", offset: int 
     with Watch([directory], content=True) as watch:
         while True:
             # In this order: what it wrote before it was gone is read after.
-            gone = (directory / "exit.json").exists() or _is_over(state, job, directory, None)
+            gone = (directory / "exit.json").exists() or _is_over(directory, None)
             while piece := log(state, job, stream, offset):
                 offset += len(piece)
                 watch.moved()
