@@ -58,7 +58,7 @@ class Runner(Protocol):
     def start(self, job_dir: Path, launch: Launch, *, alive: int | None = None) -> Handle:
         """Starts the job of a directory once; returns when its program runs or could not be started.
 
-        `alive` is the job's lock if the caller holds it already; it is the runner's from then on.
+        `alive` is the job's lock if the caller holds it already; the caller lets go of it afterwards.
         Raises: Busy when somebody else runs it; StateBroken when the supervisor does not come up.
         """
         ...
@@ -90,7 +90,7 @@ class LocalRunner:
 
     def start(self, job_dir: Path, launch: Launch, *, alive: int | None = None) -> Handle:
         """Starts the job of a directory; see `Runner.start`."""
-        lock = alive if alive is not None else AliveLock(job_dir / "alive").take()
+        lock = os.dup(alive) if alive is not None else AliveLock(job_dir / "alive").take()
         if lock is None:
             raise Busy(f"the job `{job_dir.name}` runs already", hint="wt status")
         try:

@@ -16,7 +16,7 @@ import pytest
 from tests.hall import Hall, living, small_disk
 from tests.kit import Gate, RepoKit, eventually
 from worktrees import jobs
-from worktrees.errors import NotFound, Refused, Usage
+from worktrees.errors import Busy, NotFound, Refused, Usage
 from worktrees.jobs import admission, leases
 from worktrees.model import JobId
 from worktrees.store import read_json, start_ticks, write_json
@@ -675,6 +675,42 @@ def test_a_starter_that_dies_half_way_is_followed_by_another(hall: Hall) -> None
         jobs.reconcile(hall.place)
         assert hall.done(job)[0].result == "succeeded"
         assert hall.changed(job) == {"ran.txt": "A"}
+
+
+def test_an_id_is_given_once(hall: Hall, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = hall.shell("echo first")
+    hall.done(job)
+    before = {path.name: path.read_bytes() for path in hall.directory(job).iterdir()}
+    offered = iter([job, job])
+    taken = admission.new_id
+    monkeypatch.setattr(admission, "new_id", lambda prefix: next(offered, None) or taken(prefix))
+    second = hall.submit("true")
+    assert second != job
+    assert {path.name: path.read_bytes() for path in hall.directory(job).iterdir()} == before
+    jobs.cancel(hall.place, second)
+
+
+def test_a_supervisor_that_cannot_start_fails_its_job(hall: Hall, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr("worktrees.runner._SUPERVISOR", "/no/such/program.py")
+        failed = hall.job(hall.shell("true"))
+    assert (failed.state, failed.result) == ("done", "failed")
+    assert "did not come up" in (failed.reason or "")
+    assert hall.place.repo.worktrees()[1:] == []
+    assert hall.done(hall.shell("true"))[0].result == "succeeded"
+
+
+def test_a_busy_repository_leaves_the_job_in_the_queue(hall: Hall, monkeypatch: pytest.MonkeyPatch) -> None:
+    def busy(*_: object, **__: object) -> None:
+        raise Busy("the repository lock was not free")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("worktrees.isolation.WorktreeIsolation.open", busy)
+        job = hall.shell("true")
+        assert hall.job(job).state == "queued"
+        assert jobs.stale(hall.state, jobs.rows(hall.state))
+    assert [started.job_id for started in jobs.reconcile(hall.place)] == [job]
+    assert hall.done(job)[0].result == "succeeded"
 
 
 def test_a_workspace_that_is_gone_ends_the_job_and_says_so(hall: Hall, gate: Gate) -> None:

@@ -579,7 +579,9 @@ def test_status_polls_never_see_a_starting_job_as_lost(bench: Bench) -> None:
             directory = bench.directory()
             lock = AliveLock(directory / "alive").take()
             current.append(directory)
+            assert lock is not None
             bench.runner.start(directory, Launch(["true"], os.environ, "/"), alive=lock)
+            os.close(lock)
             bench.ended(directory)
     finally:
         stop.set()

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from worktrees import config
-from worktrees.errors import NotFound, Refused, StateBroken, Usage, WorktreesError
+from worktrees.errors import Busy, NotFound, Refused, Usage, WorktreesError
 from worktrees.jobs import leases, records, settlement
 from worktrees.jobs.workflow import load_workflow, rewrite
 from worktrees.store import AliveLock, new_id, now, read_json, seconds_of, timestamp, write_bytes, write_json
@@ -34,7 +34,7 @@ from worktrees.store import AliveLock, new_id, now, read_json, seconds_of, times
 if TYPE_CHECKING:
     from worktrees.config import Settings
     from worktrees.isolation import Isolation, Place, Workspace
-    from worktrees.model import Baseline, Job, JobSpec, Workflow
+    from worktrees.model import Baseline, Job, JobId, JobSpec, Workflow
 
 # Names are typed in shells and stand in commit messages and tables.
 _NAME = re.compile(r"[^\s\x00-\x1f\x7f`'\"\\-][^\s\x00-\x1f\x7f`'\"\\]{0,99}")
@@ -56,13 +56,12 @@ def submit(
     worker gets what `guard` lets pass. Raises: Usage; Refused `name-taken`, `workflow-closed`; for an open job whatever
     making its workspace raises, and then there is no job.
     """
-    from worktrees.model import Job, JobId
+    from worktrees.model import Job
 
     _check(spec)
     config.plugin("isolation", spec.isolation)
-    job_id = JobId(new_id("j"))
     name = workflow.workflow_id
-    directory = place.state.job_dir(name, job_id)
+    job_id, directory = _new_directory(place, workflow)
     start = baseline or workflow.baseline
     job = Job(
         job_id=job_id,
@@ -82,7 +81,6 @@ def submit(
     alive = None
     try:
         _hold_start(place, job, workflow)
-        directory.mkdir(parents=True, mode=0o700)
         _write_spec(place, directory, spec, settings, env)
         with place.state.lock(
             f"workflow-{name}", purpose=f"submit {job_id}", timeout_seconds=settings.lock_timeout_seconds
@@ -101,6 +99,18 @@ def submit(
         if alive is not None:
             os.close(alive)
     return records.load(place.state, job_id)
+
+
+def _new_directory(place: Place, workflow: Workflow) -> tuple[JobId, Path]:
+    """An id nobody has, taken by making its directory."""
+    from worktrees.model import JobId
+
+    while True:
+        job_id = JobId(new_id("j"))
+        directory = place.state.job_dir(workflow.workflow_id, job_id)
+        with contextlib.suppress(FileExistsError):
+            directory.mkdir(parents=True, mode=0o700)
+            return job_id, directory
 
 
 def _check(spec: JobSpec) -> None:
@@ -208,7 +218,7 @@ def _open(place: Place, job: Job, directory: Path) -> Job:
 def _forget(place: Place, job: Job, directory: Path) -> None:
     """Takes back a job that never came to be."""
     with contextlib.suppress(WorktreesError, OSError):
-        _remove_workspace(place, job)
+        take_back(place, job)
     with contextlib.suppress(OSError):  # first the record: without it there is no job
         os.unlink(directory / "job.json")
     shutil.rmtree(directory, ignore_errors=True)
@@ -227,6 +237,8 @@ def admit(place: Place, workflow: Workflow) -> list[Job]:
                 job, alive = picked.pop(0)
                 started.append(_launch(place, job, alive))
                 failed |= started[-1].state == "done"
+        except Busy:
+            return started  # somebody holds the repository for long; the queue goes on with whoever looks next
         finally:
             for _, alive in picked:  # we were interrupted; `reconcile` queues them again
                 os.close(alive)
@@ -264,28 +276,34 @@ def _pick(place: Place, workflow: Workflow) -> list[tuple[Job, int]]:
 
 
 def _launch(place: Place, job: Job, alive: int) -> Job:
-    """Makes the workspace and starts the supervisor; what goes wrong becomes the job's result."""
+    """Makes the workspace and starts the supervisor; what goes wrong becomes the job's result.
+
+    Raises: Busy, and the job is queued again.
+    """
     from worktrees.runner import LocalRunner
 
     directory = place.state.job_dir(job.workflow_id, job.job_id)
-    ours = True
     try:
-        launch = _prepare(place, job, directory)
-        ours = False  # from here on the lock is the runner's, whatever happens
-        LocalRunner().start(directory, launch, alive=alive)
+        LocalRunner().start(directory, _prepare(place, job, directory), alive=alive)
+    except Busy:
+        requeue(place, directory)
+        raise
     except (WorktreesError, OSError) as error:
-        if ours:
-            settlement.refuse(place, directory, _said(error))
-            with contextlib.suppress(WorktreesError, OSError):
-                _remove_workspace(place, job)
-        elif isinstance(error, StateBroken):
-            settlement.settle(place, job.job_id, admit_next=False)
+        if has_run(directory):
+            settlement.settle_held(place, directory, alive)
         else:
-            raise
+            with contextlib.suppress(WorktreesError, OSError):
+                take_back(place, job)
+            with place.state.lock(f"workflow-{job.workflow_id}", purpose=f"end {job.job_id}"):
+                settlement.refuse(place, directory, _said(error))
     finally:
-        if ours:
-            os.close(alive)
+        os.close(alive)
     return records.load(place.state, job.job_id)
+
+
+def has_run(directory: Path) -> bool:
+    """Whether a supervisor came to be, and so perhaps a worker."""
+    return any(os.path.exists(directory / name) for name in ("supervisor.json", "worker.json", "exit.json"))
 
 
 def _said(error: Exception) -> str:
@@ -386,10 +404,11 @@ def _claim_ports(place: Place, job: Job, settings: Settings) -> int | None:
     return setup.claim_ports(place_of_claims, job.job_id, settings.port_first, settings.port_count, is_live=is_live)
 
 
-def _remove_workspace(place: Place, job: Job) -> None:
-    """Takes away a workspace in which no worker ever ran."""
-    from worktrees.isolation import workspace_of
+def take_back(place: Place, job: Job) -> None:
+    """Takes away a workspace in which no worker ever ran, or what a dead process made of it so far."""
+    from worktrees.isolation import recover, workspace_of
 
+    recover(place)
     workspace = workspace_of(place, job.job_id)
     if workspace is not None:
         isolation: Isolation = config.plugin("isolation", job.isolation)()
@@ -397,14 +416,11 @@ def _remove_workspace(place: Place, job: Job) -> None:
 
 
 def requeue(place: Place, directory: Path) -> Job | None:
-    """Puts a job back whose starter died before there was anything to run; the caller holds `alive`."""
-    from worktrees.isolation import recover
-
+    """Puts a job back whose starter gave up or died before anything could run; the caller holds `alive`."""
     stored = records.as_stored(directory)
     if stored is None:
         return None
-    recover(place)
-    _remove_workspace(place, stored)
+    take_back(place, stored)
     with place.state.lock(f"workflow-{stored.workflow_id}", purpose=f"queue {stored.job_id} again"):
         again = records.changed(stored, state="queued", workspace=None)
         records.write(directory, again)

@@ -106,9 +106,10 @@ def _settle(place: Place, directory: Path, *, expired: bool) -> list[Job]:
         record = read_json(directory / "job.json")
         if record is None or record["state"] == "done" or (record["state"] == "open" and not expired):
             return []
-        if record["state"] == "starting" and not os.path.exists(directory / "launch.json") and not _ran(directory):
+        if record["state"] == "starting" and not admission.has_run(directory):
             if record["command"] is None:
                 reason = "the command that was opening it was killed"
+                admission.take_back(place, records.decided(directory))
                 with place.state.lock(f"workflow-{record['workflowId']}", purpose=f"end {directory.name}"):
                     return [settlement.refuse(place, directory, reason)]
             again = admission.requeue(place, directory)
@@ -119,10 +120,6 @@ def _settle(place: Place, directory: Path, *, expired: bool) -> list[Job]:
         return [job.model_copy(update={"reason": job.reason or str(error)})]
     finally:
         os.close(lock)
-
-
-def _ran(directory: Path) -> bool:
-    return any(os.path.exists(directory / name) for name in ("supervisor.json", "worker.json", "exit.json"))
 
 
 def _admit(place: Place, name: str) -> list[Job]:

@@ -141,7 +141,7 @@ def _landed_meanwhile(directory: Path, done: Job) -> Job:
 
 
 def refuse(place: Place, directory: Path, reason: str, *, result: Result = "failed") -> Job:
-    """Ends a job that never ran anything; the caller holds `alive`, or the workflow lock if the job is queued."""
+    """Ends a job that never ran anything; the caller holds the workflow lock, and `alive` unless the job is queued."""
     stored = records.decided(directory)
     end_events(directory, reason)
     done = records.changed(
