@@ -19,7 +19,7 @@ from worktrees import jobs
 from worktrees.errors import Busy, NotFound, Refused, Usage
 from worktrees.jobs import admission, leases
 from worktrees.model import JobId
-from worktrees.store import read_json, start_ticks, write_json
+from worktrees.store import new_id, read_json, start_ticks, write_json
 
 
 @pytest.fixture
@@ -682,8 +682,7 @@ def test_an_id_is_given_once(hall: Hall, monkeypatch: pytest.MonkeyPatch) -> Non
     hall.done(job)
     before = {path.name: path.read_bytes() for path in hall.directory(job).iterdir()}
     offered = iter([job, job])
-    taken = admission.new_id
-    monkeypatch.setattr(admission, "new_id", lambda prefix: next(offered, None) or taken(prefix))
+    monkeypatch.setattr(admission, "new_id", lambda prefix: next(offered, None) or new_id(prefix))
     second = hall.submit("true")
     assert second != job
     assert {path.name: path.read_bytes() for path in hall.directory(job).iterdir()} == before
