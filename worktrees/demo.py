@@ -210,9 +210,15 @@ class Stage:
             )
             (archive,) = target.glob("*.tar.gz")
             with tarfile.open(archive) as packed:
-                packed.extractall(target, filter="data")
-            os.rename(target / archive.name.removesuffix(".tar.gz"), self.repo)
-        except (OSError, ValueError, subprocess.SubprocessError, tarfile.TarError, TypeError):
+                # The `data` filter would do, but Python has it only since 3.11.4.
+                files = [member for member in packed if member.isfile() and ".." not in member.name.split("/")]
+                for member in files:
+                    content = packed.extractfile(member)
+                    path = self.root / "unpacked" / member.name.lstrip("/")
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    path.write_bytes(content.read() if content else b"")
+            os.rename(self.root / "unpacked" / archive.name.removesuffix(".tar.gz"), self.repo)
+        except (OSError, ValueError, subprocess.SubprocessError, tarfile.TarError):
             return None
         return archive.name.removesuffix(".tar.gz")
 
