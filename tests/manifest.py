@@ -51,7 +51,7 @@ _PARTS = {
     "merge": "s21 s22 s23 s27",
     "landing": "s24",
     "shared mode": "s28",
-    "guard and sandbox": "s18 s29 s30",
+    "guard and sandbox": "s18 s30",
     "board": "s32 s33 s34 s35",
     "delegation": "s36 s37",
 }

@@ -39,6 +39,7 @@ _SOCKETS = frozenset({"SSH_AUTH_SOCK", "SSH_AGENT_PID", "SSH_AGENT_LAUNCHER", "G
 _CREDENTIAL = re.compile(
     r"(?:^|_)(?:TOKENS?|SECRETS?|PASSWORD|PASSWD|PASSPHRASE|PASS|CREDENTIALS?|APIKEY|API_KEYS?|ACCESS_KEY|ACCESS_KEY_ID"
     r"|PRIVATE_KEY|SIGNING_KEY|DEPLOY_KEY|AUTH|PAT|KUBECONFIG|COOKIE|SESSION_KEY|CONNECTION_STRING|NETRC)(?:_|$)"
+    r"|(?:PASSWORD|PASSWD|TOKEN|SECRET|_PWD)$"
 )
 # Push URLs that start like this are sent nowhere: what still refuses `push --no-verify`.
 _PUSH_PREFIXES = ("https://", "http://", "ssh://", "git://", "file://", "git@", "/", ".")
