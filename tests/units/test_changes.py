@@ -9,6 +9,7 @@ import stat
 import subprocess
 import sys
 import tempfile
+import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.changing import JOB, REF, Bench, codes, walked
-from tests.kit import RepoKit
+from tests.kit import RepoKit, eventually
 from worktrees import changes
 from worktrees.changes.rules import joined
 from worktrees.config import Settings
@@ -253,6 +254,28 @@ def test_a_dirty_baseline_is_not_the_workers(repo: RepoKit, tmp_path: Path) -> N
     assert bench.statuses() == {"README.md": "M", "src/app.py": "M"}
     bench.worker("git checkout --quiet HEAD -- . && rm untracked.txt")
     assert bench.statuses() == {"README.md": "M", "untracked.txt": "D"}
+
+
+def next_second(since: float) -> None:
+    """Waits for the clock, since git compares whole seconds."""
+    eventually(lambda: int(time.time()) > int(since), what="the next second")
+
+
+@pytest.mark.parametrize("later", [False, True], ids=["in the same second", "later"])
+def test_content_replaced_with_its_time_put_back_is_seen(bench: Bench, *, later: bool) -> None:
+    file = bench.path / "src/app.py"
+    before = file.stat()
+    if later:
+        # An index younger than the file, so that git takes the word of the stat data for it.
+        next_second(before.st_ctime)
+        bench.worker("git read-tree HEAD; git update-index --refresh")
+        bench.prime()
+    with file.open("r+b") as stream:
+        stream.write(b"LINE")
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    next_second(file.stat().st_ctime)
+    assert bench.statuses(live=True) == {"src/app.py": "M"}
+    assert bench.statuses() == {"src/app.py": "M"}
 
 
 def test_flags_in_an_adopted_worktree_hide_nothing(repo: RepoKit, tmp_path: Path) -> None:
