@@ -46,8 +46,6 @@ SCENARIOS = {
 }
 
 _PARTS = {
-    "isolation": "s17",
-    "record of changes": "s16",
     "merge": "s21 s22 s23 s27",
     "landing": "s24",
     "shared mode": "s28",
@@ -59,5 +57,5 @@ _PARTS = {
 PENDING = {scenario: part for part, scenarios in _PARTS.items() for scenario in scenarios.split()}
 """Ids not built yet, with the part of the mission that brings them."""
 
-PARTIAL: frozenset[str] = frozenset({"s17", "s18"})
+PARTIAL: frozenset[str] = frozenset({"s18"})
 """Pending ids of which some tests are already here."""

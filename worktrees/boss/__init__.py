@@ -120,11 +120,13 @@ class Boss:
         A single one that cannot be made raises what stopped it. `progress` is told how many are through.
         """
         self._boss_only("spawn")
+        self._mend()  # first: a landing that was cut off would count as the boss's edits
         starts = {
             wish: baselines.baseline(self.place, wish[0], wish[1] or self._dirty_policy())
             for wish in {(spec.base, spec.dirty) for spec in specs}
         }
-        self._mend(prepare=True)
+        self.state.prepare()
+        self.place.store.ensure(self.repo)
         made: builtins.list[JobId] = []
         failures: builtins.list[SpawnFailure] = []
         joined: dict[WorkflowName, Workflow] = {}
@@ -548,11 +550,8 @@ class Boss:
         return job
 
     # --------------------------------------------------------------------------------------------------------- steps
-    def _mend(self, *, prepare: bool = False) -> None:
+    def _mend(self) -> None:
         """Settles what a dead process left half-done, before anything new starts."""
-        if prepare:
-            self.state.prepare()
-            self.place.store.ensure(self.repo)
         if not self.state.exists():
             return
         for finding in (*isolation.recover(self.place), *landing.recover(self.place)):

@@ -11,7 +11,7 @@ import click
 
 from worktrees.cli.options import DURATION, verb
 from worktrees.errors import HonestNo, PeerFailed, Usage
-from worktrees.model import Access
+from worktrees.model import Access, DirtyPolicy
 from worktrees.render.text import counted, listed
 
 if TYPE_CHECKING:
@@ -51,8 +51,8 @@ _MOST = 10_000
 @click.option("--base", metavar="REV", help="Where to start (default: HEAD).")
 @click.option(
     "--dirty",
-    type=click.Choice(["fail", "ignore"]),
-    help="What to do about uncommitted edits (default: the setting, ignore).",
+    type=click.Choice(get_args(DirtyPolicy)),
+    help="Uncommitted edits: refuse, leave out, carry over (default: the setting, ignore).",
 )
 @click.option("--workflow", metavar="W", help="Join the open workflow W, or open one of that name.")
 @click.option("--ttl", type=DURATION, help="End the job when its lease runs out, such as 30m.")

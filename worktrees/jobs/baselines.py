@@ -2,11 +2,16 @@
 
 The boss's checkout, index and stash are only read. Edits that are carried over become a commit in wt's own store,
 made through a copy of the index; the worker then sees them as the boss does, as uncommitted edits.
+
+A repository inside the checkout, such as somebody's worktree below it, is no edit: it is neither counted nor carried.
 """
 
 from __future__ import annotations
 
+import contextlib
+import os
 import shutil
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from worktrees.errors import Refused, Usage
@@ -17,14 +22,29 @@ if TYPE_CHECKING:
     from worktrees.git import Repo
     from worktrees.isolation import Place
 
-_ADD = {"tracked": "--update", "all": "--all"}
+
+@dataclass(frozen=True, slots=True)
+class Edits:
+    """Paths of uncommitted edits: `tracked` differ from HEAD or the index, `unstaged` from the index alone.
+
+    A path that was taken out of the index and whose file is still there is tracked and untracked at once.
+    """
+
+    tracked: set[bytes] = field(default_factory=set)
+    unstaged: set[bytes] = field(default_factory=set)
+    untracked: set[bytes] = field(default_factory=set)
+
+    @property
+    def all(self) -> set[bytes]:
+        """Every path that is dirty."""
+        return self.tracked | self.untracked
 
 
 def baseline(place: Place, revision: str | None, policy: DirtyPolicy) -> Baseline:
     """The baseline for a start at `revision` (None: HEAD) under a policy.
 
     `ignore` leaves uncommitted edits out, `tracked` carries those of tracked files over, `all` also untracked files;
-    `fail` refuses a dirty checkout. Costs one `git status`; carrying over costs one `git add` on a copy of the index.
+    `fail` refuses a dirty checkout. Costs one `git status`; carrying over costs hashing what is carried.
 
     Raises: Refused `unborn-branch`, `operation-in-progress`, `dirty-worktree`; NotFound for no such revision; Usage.
     """
@@ -44,8 +64,8 @@ def baseline(place: Place, revision: str | None, policy: DirtyPolicy) -> Baselin
             code="unborn-branch",
             hint="git commit --allow-empty -m start",
         )
-    tracked, untracked = dirty_counts(repo)
-    dirty = tracked + untracked
+    edits = uncommitted(repo)
+    dirty = len(edits.all)
     if policy == "fail" and dirty:
         raise Refused(
             f"the checkout has {dirty} uncommitted path{'' if dirty == 1 else 's'}",
@@ -53,41 +73,59 @@ def baseline(place: Place, revision: str | None, policy: DirtyPolicy) -> Baselin
             hint="commit them, or: wt spawn --dirty ignore",
             details={"dirtyCount": dirty},
         )
-    carried = {"tracked": tracked, "all": dirty}.get(policy, 0)
+    carried = {"tracked": edits.tracked, "all": edits.all}.get(policy, set())
     if carried and commit != head.commit:
         raise Usage(
             f"uncommitted edits belong to HEAD and cannot be carried to `{revision}`",
             hint="leave out --base, or: wt spawn --dirty ignore",
         )
+    wanted = edits.unstaged | (edits.untracked if policy == "all" else set())
     return Baseline(
         commit=commit,
         branch=head.branch,
         dirty_policy=policy,
         dirty_count=dirty,
-        left_out=dirty - carried,
-        snapshot=_snapshot(place, commit, _ADD[policy]) if carried else None,
+        left_out=len(edits.all - carried),
+        snapshot=_snapshot(place, commit, wanted) if carried else None,
     )
 
 
-def dirty_counts(repo: Repo) -> tuple[int, int]:
-    """How many tracked paths differ from HEAD, and how many paths are untracked and not ignored."""
-    status = repo.git("status", "--porcelain=v1", "-z", "--untracked-files=all", "--no-renames").records
-    untracked = sum(record.startswith(b"??") for record in status)
-    return len(status) - untracked, untracked
+def uncommitted(repo: Repo) -> Edits:
+    """The uncommitted edits of a checkout, ignored files aside; costs one `git status`."""
+    edits = Edits()
+    words = ("status", "--porcelain=v1", "-z", "--untracked-files=all", "--no-renames")
+    for record in repo.git(*words).records:
+        state, path = record[:2], record[3:]
+        if state == b"??":
+            if not path.endswith(b"/"):  # else a repository inside
+                edits.untracked.add(path)
+            continue
+        edits.tracked.add(path)
+        if state[1:] != b" ":
+            edits.unstaged.add(path)
+    return edits
 
 
-def _snapshot(place: Place, commit: Oid, add: str) -> Oid:
-    """A commit in wt's own store of the checkout's files, as `git add` would take them."""
+def _snapshot(place: Place, commit: Oid, paths: set[bytes]) -> Oid:
+    """A commit in wt's own store of the index, with the files at `paths` as they are, as `git add` would take them."""
     repo, store = place.repo, place.store
     place.state.prepare()
     store.ensure(repo)
     index = place.state.root / f"{new_id('index')}.tmp"
     # New objects go to our store; the repository's own are read as alternates of it.
-    env = {"GIT_OBJECT_DIRECTORY": str(store.path / "objects")}
+    env = {"GIT_OBJECT_DIRECTORY": os.fspath(store.path / "objects")}
     try:
-        shutil.copyfile(repo.git_dir / "index", index)
-        repo.git("add", add, "--", ".", index=index, env=env, config=("advice.addEmbeddedRepo=false",))
+        with contextlib.suppress(FileNotFoundError):
+            # With its time: by it git knows which entries it must not trust the clock for.
+            shutil.copy2(repo.git_dir / "index", index)
+        if paths:
+            listed = b"".join(path + b"\0" for path in sorted(paths))
+            words = ("update-index", "--add", "--remove", "--replace", "-z", "--stdin")
+            repo.git(*words, index=index, env=env, stdin=listed)
         tree = Oid(repo.git("write-tree", index=index, env=env).text)
     finally:
         index.unlink(missing_ok=True)
-    return store.commit(tree, [commit], "wt baseline: the checkout with its uncommitted edits", durable=True)
+    made = store.commit(tree, [commit], "wt baseline: the checkout with its uncommitted edits", durable=True)
+    # What was staged before stands in the user's objects alone, where nothing holds it.
+    store.adopt(made, commit)
+    return made
