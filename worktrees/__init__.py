@@ -4,9 +4,12 @@
 line pays only for what a command needs.
 """
 
-from typing import TYPE_CHECKING, Any
+from __future__ import annotations
 
+TYPE_CHECKING = False  # `typing` would be most of what the start of a supervisor costs
 if TYPE_CHECKING:
+    from typing import Any
+
     from worktrees.boss import Boss
 
 __version__ = "0.1.0"

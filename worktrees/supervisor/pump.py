@@ -70,7 +70,8 @@ class Pump:
             pass
         try:
             if error is not None and self.last.get("content") != error:
-                self._write([self._line("error", encode_basestring(error), timestamp(), self.at)])
+                text = error.encode("utf-8", "backslashreplace").decode()
+                self._write([self._line("error", encode_basestring(text), timestamp(), self.at)])
             self._write([self._line("final", encode_basestring(self._final_message()), timestamp(), self.at)])
         finally:
             self._resume()
