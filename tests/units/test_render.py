@@ -22,7 +22,7 @@ from worktrees.model import (
 )
 from worktrees.render.answers import changes_text, merged_text, names_text
 from worktrees.render.envelope import encode, envelope
-from worktrees.render.jobs import job_card, jobs_table, tally
+from worktrees.render.jobs import job_card, jobs_table, state_word, tally
 from worktrees.render.text import Terminal, cell_width, duration, fitted, listed, shown, size, table, terminal
 
 PLAIN = Terminal()
@@ -197,7 +197,7 @@ def test_a_name_cannot_clear_the_screen() -> None:
 def test_jobs_are_counted_by_where_they_stand() -> None:
     running = job(state="running", result=None)
 
-    assert tally([job(), running, running]) == "3 jobs: 1 succeeded, 2 running"
+    assert tally([state_word(row) for row in (job(), running, running)]) == "3 jobs: 1 succeeded, 2 running"
 
 
 def test_the_card_names_what_was_left_out() -> None:

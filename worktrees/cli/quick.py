@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from worktrees.render.jobs import job_card, jobs_table, tally
+from worktrees.render.jobs import job_card, jobs_table, state_word, tally
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -66,4 +66,6 @@ def show(session: Session, *, words: Sequence[str] = (), closed: bool = False) -
     if words or (worker and len(found) == 1):
         return session.answer(None, "\n\n".join(job_card(row, session.out, now) for row in found))
     text = jobs_table(found, session.out, now)
-    return session.answer(None, f"{text}\n{tally(found)}" if session.command == "status" else text)
+    return session.answer(
+        None, f"{text}\n{tally([state_word(row) for row in found])}" if session.command == "status" else text
+    )

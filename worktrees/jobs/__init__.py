@@ -14,10 +14,10 @@ The parts are imported on first use (PEP 562): `rows` must not pay for pydantic.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
-
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from worktrees.jobs.admission import admit, submit
     from worktrees.jobs.cancellation import cancel
     from worktrees.jobs.leases import extend_lease
@@ -84,6 +84,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    from importlib import import_module
+
     for place, names in _PLACES.items():
         if name in names:
             return getattr(import_module(f"worktrees.jobs.{place}"), name)

@@ -7,10 +7,11 @@ so the document always is UTF-8.
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+    from typing import Any
 
     from worktrees.errors import WorktreesError
 

@@ -5,18 +5,17 @@ Works on the JSON shape of a job, so that `wt list` needs no pydantic. Standard 
 
 from __future__ import annotations
 
-import shlex
-from datetime import datetime
-from typing import TYPE_CHECKING, Any
-
 from worktrees.render.text import counted, duration, fitted, one_line, shown, table
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from typing import Any, TypeAlias
 
     from worktrees.render.text import Terminal
 
-Row = dict[str, Any]
+    Row: TypeAlias = dict[str, Any]
+
 _COLORS = {
     "succeeded": "green",
     "failed": "red",
@@ -27,6 +26,7 @@ _COLORS = {
     "open": "cyan",
 }
 _HEADERS = ("JOB", "NAME", "STATE", "FILES", "LEASE", "AGE", "WORK")
+_STATE = 2
 
 
 def state_word(row: Mapping[str, Any]) -> str:
@@ -59,60 +59,79 @@ def work_text(row: Mapping[str, Any]) -> str:
     if row["task"]:
         return one_line(row["task"])
     if row["command"]:
+        import shlex
+
         return one_line(shlex.join(row["command"]))
     return ""
 
 
-def _seconds_since(stamp: str | None, now: float) -> float | None:
-    return None if stamp is None else max(now - datetime.fromisoformat(stamp).timestamp(), 0)
+def _seconds(stamp: str) -> float:
+    from datetime import datetime
+
+    return datetime.fromisoformat(stamp).timestamp()
 
 
 def _lease(row: Mapping[str, Any], now: float) -> str:
     if row["leaseExpiresAt"] is None or row["state"] == "done":
         return ""
-    left = datetime.fromisoformat(row["leaseExpiresAt"]).timestamp() - now
+    left = _seconds(row["leaseExpiresAt"]) - now
     return duration(left) if left > 0 else "over"
 
 
 def _age(row: Mapping[str, Any], now: float) -> str:
     """How long it has run, or took, or waits."""
-    began = row["startedAt"] or row["createdAt"]
-    if row["finishedAt"] is None:
-        return duration(_seconds_since(began, now))
-    ended = datetime.fromisoformat(row["finishedAt"]).timestamp()
-    return duration(_seconds_since(began, ended))
+    began = _seconds(row["startedAt"] or row["createdAt"])
+    ended = _seconds(row["finishedAt"]) if row["finishedAt"] is not None else now
+    return duration(max(ended - began, 0))
+
+
+def job_cells(row: Row, now: float) -> list[str]:
+    """What the table says of a job, a text for each column; of a done job it is the same at any time."""
+    return [
+        row["jobId"],
+        fitted(shown(row["name"] or ""), 24),
+        state_text(row),
+        "" if row["changedFiles"] is None else str(row["changedFiles"]),
+        _lease(row, now),
+        _age(row, now),
+        work_text(row),
+    ]
+
+
+def cells_table(cells: Sequence[Sequence[str]], out: Terminal) -> str:
+    """A line for each job, of the cells that `job_cells` made."""
+    if out.color:
+        cells = [
+            [*line[:_STATE], out.paint(line[_STATE], color), *line[_STATE + 1 :]]
+            if (color := _COLORS.get(word_of(line)))
+            else line
+            for line in cells
+        ]
+    return table(_HEADERS, cells, out, right=frozenset({3, 5}))
 
 
 def jobs_table(rows: Sequence[Row], out: Terminal, now: float) -> str:
     """A line for each job, the oldest first."""
-    cells = []
-    for row in rows:
-        text = state_text(row)
-        color = _COLORS.get(state_word(row))
-        cells.append(
-            (
-                row["jobId"],
-                fitted(shown(row["name"] or ""), 24),
-                out.paint(text, color) if color else text,
-                "" if row["changedFiles"] is None else str(row["changedFiles"]),
-                _lease(row, now),
-                _age(row, now),
-                work_text(row),
-            )
-        )
-    return table(_HEADERS, cells, out, right=frozenset({3, 5}))
+    return cells_table([job_cells(row, now) for row in rows], out)
 
 
-def tally(rows: Sequence[Row]) -> str:
-    """`3 jobs: 1 running, 2 succeeded`."""
+def tally(words: Sequence[str]) -> str:
+    """`3 jobs: 1 running, 2 succeeded`, from the word of each."""
     counts: dict[str, int] = {}
-    for row in rows:
-        counts[state_word(row)] = counts.get(state_word(row), 0) + 1
-    return f"{counted(len(rows), 'job')}: " + ", ".join(f"{number} {word}" for word, number in counts.items())
+    for word in words:
+        counts[word] = counts.get(word, 0) + 1
+    return f"{counted(len(words), 'job')}: " + ", ".join(f"{number} {word}" for word, number in counts.items())
+
+
+def word_of(cells: Sequence[str]) -> str:
+    """The `state_word` of a job, back from its cells."""
+    return cells[_STATE].partition(" ")[0].rstrip(",")
 
 
 def job_card(row: Row, out: Terminal, now: float) -> str:
     """Everything worth knowing of one job, a line for each fact that applies."""
+    import shlex
+
     baseline = row["baseline"]
     facts = [
         ("state", state_text(row)),

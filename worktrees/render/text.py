@@ -8,20 +8,23 @@ from __future__ import annotations
 import os
 import re
 import sys
-from dataclasses import dataclass
-from typing import IO, TYPE_CHECKING
+from collections import namedtuple
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from typing import IO
 
-_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
-_ESCAPE_SEQUENCE = re.compile("\x1b\\[[0-9;]*m")
+# Compiled when the first text needs them, which in most answers is never.
+_CONTROL = "[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+_ESCAPE_SEQUENCE = "\x1b\\[[0-9;]*m"
 _CODES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "cyan": "36"}
 
 
 def shown(text: object) -> str:
     """Text with everything that could move a terminal's cursor or turn its direction written as an escape."""
-    return _CONTROL.sub(lambda found: _escaped(found[0]), str(text))
+    text = str(text)
+    return text if text.isprintable() else re.sub(_CONTROL, lambda found: _escaped(found[0]), text)
 
 
 def _escaped(character: str) -> str:
@@ -38,12 +41,13 @@ def one_line(text: str, limit: int = 200) -> str:
     return shown(first if len(first) <= limit else first[: limit - 1] + "…")
 
 
-@dataclass(frozen=True)
-class Terminal:
+# `typing.NamedTuple` would load `typing`.
+class Terminal(namedtuple("Terminal", ("color", "width"), defaults=(False, None))):  # noqa: PYI024
     """How to write to one stream: in colour or not, and how wide (None: as wide as it gets)."""
 
-    color: bool = False
-    width: int | None = None
+    __slots__ = ()
+    color: bool
+    width: int | None
 
     def paint(self, text: str, *styles: str) -> str:
         """Text in a colour or weight; as it is where colour is off."""
@@ -111,7 +115,7 @@ def listed(words: Sequence[str], most: int = 5) -> str:
 
 def cell_width(text: str) -> int:
     """Columns a text takes on a terminal, colours aside."""
-    plain = _ESCAPE_SEQUENCE.sub("", text)
+    plain = re.sub(_ESCAPE_SEQUENCE, "", text) if "\x1b" in text else text
     if plain.isascii():
         return len(plain)
     import unicodedata
@@ -138,26 +142,23 @@ def table(
 
     `right` are the columns set flush right. Cells must be `shown` already; the last one must hold no colour.
     """
-    keep = [column for column in range(len(headers)) if any(row[column] for row in rows)] or [0]
-    last = keep[-1]
-    widths = {
-        column: max(len(headers[column]), *(cell_width(row[column]) for row in rows)) if rows else len(headers[column])
-        for column in keep
-    }
-    room = None if out.width is None else max(out.width - sum(widths[column] + 2 for column in keep[:-1]), 8)
-    lines = []
-    for number, row in enumerate((headers, *rows)):
-        cells = []
-        for column in keep:
-            cell = row[column]
-            if column == last and room is not None:
-                cell = fitted(cell, room)
-            padding = " " * (widths[column] - cell_width(cell))
-            if number == 0:
-                cell = out.paint(cell, "dim")
-            if column in right:
-                cells.append(padding + cell)
-            else:
-                cells.append(cell if column == last else cell + padding)
-        lines.append("  ".join(cells).rstrip())
-    return "\n".join(lines)
+    columns = [list(cells) for cells in zip(*rows, strict=True)] or [[] for _ in headers]
+    keep = [column for column, cells in enumerate(columns) if any(cells)] or [0]
+    room = out.width
+    aligned = []
+    for column in keep:
+        cells = [headers[column], *columns[column]]
+        if column == keep[-1] and room is not None:
+            cells = [fitted(cell, max(room, 8)) for cell in cells]
+        widths = [cell_width(cell) for cell in cells]
+        width = max(widths)
+        if room is not None:
+            room -= width + 2
+        padding = [" " * (width - taken) for taken in widths]
+        cells[0] = out.paint(cells[0], "dim")
+        if column in right:
+            cells = [space + cell for space, cell in zip(padding, cells, strict=True)]
+        elif column != keep[-1]:
+            cells = [cell + space for space, cell in zip(padding, cells, strict=True)]
+        aligned.append(cells)
+    return "\n".join("  ".join(line).rstrip() for line in zip(*aligned, strict=True))
