@@ -16,7 +16,7 @@ import pytest
 from tests.hall import Hall, living, small_disk
 from tests.kit import Gate, RepoKit, eventually
 from worktrees import jobs
-from worktrees.errors import Busy, NotFound, Refused, Usage
+from worktrees.errors import Busy, NotFound, Refused, StateBroken, Usage
 from worktrees.jobs import admission, leases
 from worktrees.model import JobId
 from worktrees.store import new_id, read_json, start_ticks, write_json
@@ -816,3 +816,25 @@ def test_reading_many_records_is_cheap(hall: Hall) -> None:
         [sys.executable, "-c", code, str(hall.state.common_dir)], capture_output=True, text=True, check=True
     )
     assert done.stdout == "1 set()\n"
+
+
+def test_records_of_any_size_are_read_and_damaged_ones_named(hall: Hall) -> None:
+    task = "x" * 16_384 * 3
+    ids = [hall.submit("true", task=text) for text in (task, task[:-700], "short")]
+    assert [len(row["task"]) for row in jobs.rows(hall.state)] == [len(task), len(task) - 700, 5]
+    # What a power cut leaves of a record that was not durable yet: as if it had never been written.
+    (hall.directory(ids[2]) / "job.json").write_bytes(b"")
+    assert [row["jobId"] for row in jobs.rows(hall.state)] == ids[:2]
+    with pytest.raises(NotFound):
+        hall.job(ids[2])
+    path = hall.directory(ids[1]) / "job.json"
+    path.write_bytes(path.read_bytes()[:-40])
+    with pytest.raises(StateBroken, match=ids[1]):
+        jobs.rows(hall.state)
+
+
+def test_words_that_are_not_utf8_do_not_stop_a_job(hall: Hall, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ODD", os.fsdecode(b"\xff"))
+    job = hall.shell('printf %s "$ODD" > odd.bin')
+    assert hall.done(job)[0].result == "succeeded"
+    assert hall.captured(job, "odd.bin") == b"\xff"

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -229,6 +230,17 @@ def test_a_supervisor_stands_alone_and_is_small(bench: Bench, gate: Gate) -> Non
     assert os.readlink(f"/proc/{supervisor}/cwd") == "/"
     gate.release()
     bench.ended(directory)
+
+
+@pytest.mark.bench
+def test_a_worker_runs_within_sixty_milliseconds(bench: Bench) -> None:
+    seconds = []
+    for _ in range(20):
+        began = time.time()
+        directory = bench.start("date", "+%s.%N")
+        bench.ended(directory)
+        seconds.append(float((directory / "stdout.log").read_text()) - began)
+    assert sorted(seconds)[10] < 0.06, seconds
 
 
 def test_an_idle_supervisor_costs_no_cpu(bench: Bench, gate: Gate) -> None:

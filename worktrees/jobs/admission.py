@@ -211,7 +211,7 @@ def _open(place: Place, job: Job, directory: Path) -> Job:
     leases.grant(directory, job.ttl_seconds)
     with place.state.lock(f"workflow-{job.workflow_id}", purpose=f"open {job.job_id}"):
         opened = records.changed(job, state="open", workspace=os.fspath(workspace.path), started_at=now(), port=port)
-        records.write(directory, opened)
+        records.write(directory, opened, durable=True)
     return opened
 
 
@@ -319,7 +319,7 @@ def _prepare(place: Place, job: Job, directory: Path) -> Any:
     port = _claim_ports(place, job, spec.settings)
     with place.state.lock(f"workflow-{job.workflow_id}", purpose=f"start {job.job_id}"):
         made = records.changed(records.decided(directory), workspace=os.fspath(workspace.path), port=port)
-        records.write(directory, made)
+        records.write(directory, made, durable=True)  # whatever a worker does after this has a record
     temporary = settlement.temporary_directory(place, job)
     while not temporary.is_dir():
         with contextlib.suppress(FileNotFoundError):  # the last job's end took the directory of all away just now
