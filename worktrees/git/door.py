@@ -1,7 +1,7 @@
 """Runs git: one hardened call for short commands, one process object for long conversations.
 
-The environment is scrubbed of every inherited `GIT_*` variable but the user's choice of configuration files and
-identity: whoever calls `wt` from a hook exports `GIT_DIR` and `GIT_INDEX_FILE`, and they must not redirect us.
+The environment is scrubbed of every inherited `GIT_*` variable but the user's choice of configuration files, identity
+and the like: whoever calls `wt` from a hook exports `GIT_DIR` and `GIT_INDEX_FILE`, and they must not redirect us.
 Configuration that could run a program behind our back (hooks, fsmonitor, submodule recursion, automatic gc, external
 diff, pager, editor) is off in every call.
 """
@@ -39,6 +39,8 @@ _KEPT_VARIABLES = frozenset(
         "GIT_COMMITTER_NAME",
         "GIT_COMMITTER_EMAIL",
         "GIT_EXEC_PATH",
+        # Who keeps large files as pointers must not have them fetched.
+        "GIT_LFS_SKIP_SMUDGE",
     }
 )
 _SETTINGS = (
