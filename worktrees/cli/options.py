@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from worktrees.cli.app import PLACES
-from worktrees.cli.session import Session
+from worktrees.cli.session import ReaderGone, Session
 from worktrees.config import duration_seconds
 from worktrees.errors import Usage
 
@@ -34,7 +34,10 @@ class Verb(click.Command):
         session = ctx.find_object(Session)
         if session is not None:
             session.command = ctx.command_path.partition(" ")[2]
-        return super().invoke(ctx)
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            raise ReaderGone from None
 
 
 def verb(

@@ -26,6 +26,10 @@ BROKEN_PIPE = 141
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
+class ReaderGone(Exception):
+    """A broken pipe by another name: click makes an end of its own of the system's."""
+
+
 class Session:
     """State of one call: the command's name, whether it answers in JSON, and what it has to warn of."""
 
@@ -138,7 +142,7 @@ def guarded(session: Session, call: Callable[[Session], int]) -> int:
     """Runs a call to its exit status; nothing gets past it but a signal."""
     try:
         return _caught(session, call)
-    except BrokenPipeError:
+    except (BrokenPipeError, ReaderGone):
         # The reader has gone. Python would complain again when it flushes at exit.
         with contextlib.suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -150,7 +154,7 @@ def _caught(session: Session, call: Callable[[Session], int]) -> int:
         return call(session)
     except KeyboardInterrupt:
         return session.interrupted()
-    except BrokenPipeError:
+    except (BrokenPipeError, ReaderGone):
         raise
     except GitFailed as error:
         return session.fail(disk_trouble_of_git(error))
