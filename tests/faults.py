@@ -20,7 +20,7 @@ CALLS = (
     "fdatasync,syncfs,ftruncate,chmod,fchmod,utimensat"
 )
 # What is written into a pipe, a socket or a device changes no disk; with `-y` a descriptor is shown with what it is.
-_NO_DISK = re.compile(rb"(?:^|\s)\w+\(\d+<(?:/dev/|pipe:|socket:|anon_inode:|/proc/)")
+_NO_DISK = re.compile(rb"(?:^|\s)\w+\(\d+<(?:/dev/(?!shm/)|pipe:|socket:|anon_inode:|/proc/)")
 _SHIM = """\
 #!/bin/sh
 number=$(($(cat "$FAULT_DIR/count") + 1))

@@ -169,23 +169,30 @@ class _Mill:
 
     def _answer(self) -> _Verdict:
         status = self._field()
+        if status not in {b"0", b"1"}:
+            self._malformed()
         tree = self._field().decode("ascii", "replace")
-        if status not in {b"0", b"1"} or not _OID.fullmatch(tree):
+        if not _OID.fullmatch(tree):
             self._malformed()
         stages: dict[bytes, set[int]] = {}
+        submodules = False
         while entry := self._field():
             found = _STAGE.fullmatch(entry)
             if status == b"1" or found is None:
                 self._malformed()
             else:
                 stages.setdefault(found[2], set()).add(int(found[1]))
+                submodules = submodules or entry.startswith(b"160000 ")
         kinds: dict[bytes, list[str]] = {path: [] for path in stages}
-        while count := self._field():
-            paths = [self._field() for _ in range(int(count))] if count.isdigit() else self._malformed()
+        while (count := self._field()).isdigit():
+            paths = [self._field() for _ in range(int(count))]
             kind, _message = self._field().decode("utf-8", "replace"), self._field()
             if named := _CONFLICT.fullmatch(kind):
                 for path in paths:
                     kinds.setdefault(path, []).append(_kind(named[1], stages.get(path)))
+        # Where the empty field should be that ends the answer, git says in prose what to do about submodules.
+        if count and not submodules:
+            self._malformed()
         if status == b"1":
             return _Verdict(Oid(tree), [])
         if not kinds:

@@ -75,7 +75,13 @@ class Slot:
     def clear(self) -> None:
         """Removes everything but the record; the lock goes last, because it says that the rest may be there."""
         self.break_locks()
-        for path in (self.index, self.files, self.back, self.lock):
+        for path in (
+            *self.record.parent.glob(f".{self.record.name}.*.tmp"),
+            self.index,
+            self.files,
+            self.back,
+            self.lock,
+        ):
             path.unlink(missing_ok=True)
 
 

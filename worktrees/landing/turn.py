@@ -332,14 +332,15 @@ def _break_locks(place: Place, repo: Repo | None, slot: log.Slot, operation: Ope
     slot.break_locks()
     if operation.ref is None:
         return
-    ours = {b"", f"{operation.after}\n".encode(), f"{operation.before}\n".encode()}
+    ours = [f"{commit}\n".encode() for commit in (operation.after, operation.before)]
     began = slot.record.stat().st_mtime
     locks = (place.repo.common_dir / f"{operation.ref}.lock", (repo or place.repo).git_dir / "HEAD.lock")
 
     def look(path: Path) -> tuple[int, int] | None:
         with contextlib.suppress(OSError):
             held = path.lstat()
-            if held.st_mtime >= began - 1 and path.read_bytes() in ours:
+            content = path.read_bytes()  # as far as git came
+            if held.st_mtime >= began - 1 and any(whole.startswith(content) for whole in ours):
                 return held.st_ino, held.st_mtime_ns
         return None
 
