@@ -13,7 +13,7 @@ import pytest
 
 from tests.hall import Hall, living
 from tests.kit import RepoKit, eventually
-from worktrees import jobs
+from worktrees import isolation, jobs
 from worktrees.model import Job, JobId
 from worktrees.runner import LocalRunner
 from worktrees.store import AliveLock, read_json
@@ -166,3 +166,42 @@ def test_a_line_of_a_hundred_megabytes(repo: RepoKit) -> None:
     said = [event.content for event in hall.events(job) if event.type == "message"]
     assert sum(map(len, said[:-1])) == 100_000_000
     assert said[-1] == "end"
+
+
+def kill_starters(hall: Hall, tmp_path: Path, rounds: int, seed: int) -> Counter[str]:
+    """Spawning commands that die anywhere: their job runs once and ends well, or there is none."""
+    dice = random.Random(seed)
+    seen: Counter[str] = Counter()
+    for number in range(rounds):
+        ran = tmp_path / f"ran{number}"
+        code = f"print('go', flush=True)\nhall.shell('echo ran >> {ran}; echo work > work.txt', name='n{number}')"
+        starter = hall.process(code, start_new_session=True)
+        assert starter.stdout is not None
+        assert starter.stdout.readline() == "go\n"
+        until = time.monotonic() + 0.25 * dice.random()
+        while time.monotonic() < until:
+            pass
+        os.killpg(starter.pid, signal.SIGKILL)
+        starter.communicate()
+        isolation.recover(hall.place)
+        jobs.reconcile(hall.place)
+        mine = [JobId(row["jobId"]) for row in jobs.rows(hall.state) if row["name"] == f"n{number}"]
+        for job in hall.done(*mine):
+            assert (job.result, job.changed_files) == ("succeeded", 1), job
+            assert ran.read_text() == "ran\n"
+        seen[f"{len(mine)} jobs"] += 1
+    # Every worktree belongs to a job, and none was left over.
+    rows = jobs.rows(hall.state)
+    assert {Path(row["workspace"]) for row in rows} == {tree.path for tree in hall.place.repo.worktrees()[1:]}
+    return seen
+
+
+def test_starters_are_killed_and_jobs_run_once(repo: RepoKit, tmp_path: Path) -> None:
+    kill_starters(Hall(repo), tmp_path, 4, seed=2)
+
+
+@pytest.mark.torture
+def test_many_starters_are_killed_and_jobs_run_once(repo: RepoKit, tmp_path: Path) -> None:
+    seen = kill_starters(Hall(repo), tmp_path, 80, seed=time.time_ns())
+    print(seen)
+    assert len(seen) == 2, seen

@@ -282,6 +282,20 @@ def test_a_supervisor_that_does_not_come_up(bench: Bench, monkeypatch: pytest.Mo
     assert bench.finish(directory)["why"] == "lost"
 
 
+def test_a_starter_that_dies_too_early_to_hear_of_it_changes_nothing(bench: Bench) -> None:
+    directory = bench.directory()
+    bench.runner._write_launch(directory, Launch(["sh", "-c", "exit 5"], os.environ, "/"))
+    lock = AliveLock(directory / "alive").take()
+    assert lock is not None
+    reading, ready = os.pipe()
+    os.close(reading)
+    words = runner_module._supervisor("run", directory, lock, ready)
+    subprocess.run(words, pass_fds=(lock, ready), check=True, start_new_session=True, stderr=subprocess.DEVNULL)
+    os.close(ready)
+    os.close(lock)
+    assert bench.ended(directory)["exitCode"] == 5
+
+
 # ---------------------------------------------------------------------------------------------------- ending
 def test_term_reaches_everybody_and_is_enough(bench: Bench, gate: Gate) -> None:
     directory, members = start_family(bench, gate, grace_seconds=60)

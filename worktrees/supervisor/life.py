@@ -105,7 +105,8 @@ class Life:
         self.began = kernel.boottime()
         if self.why is None:
             self._start_worker()
-        os.write(self.ready, b"1")
+        with contextlib.suppress(BrokenPipeError):  # whoever started us was killed meanwhile; the job goes on
+            os.write(self.ready, b"1")
         os.close(self.ready)
         if self.worker:
             self._watch()
