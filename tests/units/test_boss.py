@@ -150,7 +150,7 @@ def test_sensitive_paths_can_stop_a_merge(repo: RepoKit, boss: Boss) -> None:
     with pytest.raises(Refused) as caught:
         boss.merge(refuse_sensitive=True)
 
-    assert caught.value.code == "sensitive"
+    assert caught.value.code == "sensitive-paths"
     assert caught.value.details["paths"] == [".github/workflows/ci.yml"]
     assert repo.fingerprint() == before
     assert boss.merge().steps[0].sensitive == [".github/workflows/ci.yml"]

@@ -326,7 +326,7 @@ class Boss:
         completion order. Named jobs are merged in the order named, whatever their result. A conflict moves nothing
         unless `on_conflict` is `skip`; it is in the answer's steps, not an exception.
 
-        Raises: Refused `detached-head`, `would-overwrite`, `branch-moved`, `overlap`, `sensitive`, ...
+        Raises: Refused `detached-head`, `would-overwrite`, `branch-moved`, `overlap`, `sensitive-paths`, ...
         """
         self._boss_only("merge")
         self._mend()

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from worktrees import config, jobs
+from worktrees.changes import is_sensitive
 from worktrees.errors import Refused, Usage
 from worktrees.isolation import main_work_tree
 from worktrees.merge import Candidate, conflicts_between
-from worktrees.model import Finding, OperationId, PairConflict, WorkflowSummary
+from worktrees.model import Finding, OperationId, PairConflict, WorkflowSummary, path_bytes
 from worktrees.render.text import counted, listed
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ def conflicts_ahead(place: Place, candidates: Sequence[Candidate], overlaps: Seq
             path=conflict.path,
             path_base64=conflict.path_base64,
             kind=conflict.kind,
+            sensitive=is_sensitive(path_bytes(conflict.path, conflict.path_base64)),
         )
         for (one, other), found in zip(asked, answers, strict=True)
         for conflict in found
@@ -87,14 +89,15 @@ def refuse_if_overlapping(overlaps: Sequence[Overlap]) -> None:
 
 
 def refuse_if_sensitive(plan: MergePlan) -> None:
-    """Raises Refused `sensitive` when the plan touches such paths."""
-    paths = sorted({path for step in plan.steps for path in step.sensitive})
-    if paths:
+    """Raises Refused `sensitive-paths` when a job of the plan changes such paths, also one that would not land."""
+    steps = [step for step in plan.steps if step.sensitive]
+    if steps:
+        paths = sorted({path for step in steps for path in step.sensitive})
         raise Refused(
-            f"sensitive paths are changed: {listed(paths)}",
-            code="sensitive",
-            hint=f"wt diff {plan.steps[0].name or plan.steps[0].job_id} --patch",
-            details={"paths": paths},
+            f"sensitive paths are changed by {listed([step.name or step.job_id for step in steps])}: {listed(paths)}",
+            code="sensitive-paths",
+            hint=f"wt diff {steps[0].name or steps[0].job_id} --patch",
+            details={"paths": paths, "jobs": [step.job_id for step in steps]},
         )
 
 

@@ -137,7 +137,10 @@ def overlaps(change_sets: Sequence[ChangeSet]) -> list[Overlap]:
             above = above.rpartition(b"/")[0]
     return [
         Overlap(
-            path=path_text(path), path_base64=path_base64(path), jobs=[change_sets[a].job_id, change_sets[b].job_id]
+            path=path_text(path),
+            path_base64=path_base64(path),
+            jobs=[change_sets[a].job_id, change_sets[b].job_id],
+            sensitive=is_sensitive(path),
         )
         for path, a, b in sorted(found)
     ]

@@ -108,6 +108,7 @@ class PairConflict(Value):
     path: str
     path_base64: str | None = None
     kind: str
+    sensitive: bool = False
 
 
 class Overlaps(Value):

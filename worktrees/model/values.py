@@ -247,6 +247,7 @@ class Overlap(Value):
     path_base64: str | None = None
     jobs: list[JobId]
     conflict: bool | None = None
+    sensitive: bool = False
     claimed_by: str | None = None
 
 

@@ -161,12 +161,13 @@ def event_text(event: Event, out: Terminal) -> str:
 
 
 def _step_detail(step: Step) -> str:
+    if step.outcome == "empty":
+        return "nothing to land"
+    parts = [f"sensitive: {listed(step.sensitive, 3)}"] if step.sensitive else []
     if step.outcome == "conflict":
-        return "; ".join(f"{shown(conflict.path)} ({shown(conflict.kind)})" for conflict in step.conflicts)
-    if step.outcome == "landed":
-        files = counted(step.files, "file")
-        return files + (f", sensitive: {listed(step.sensitive, 3)}" if step.sensitive else "")
-    return "nothing to land" if step.outcome == "empty" else ""
+        parts = [f"{shown(conflict.path)} ({shown(conflict.kind)})" for conflict in step.conflicts] + parts
+        return "; ".join(parts)
+    return ", ".join([counted(step.files, "file"), *parts]) if step.outcome == "landed" else "".join(parts)
 
 
 def merged_text(merged: Merged, out: Terminal) -> str:
@@ -252,7 +253,9 @@ def overlaps_text(found: Overlaps, names: Mapping[str, str], out: Terminal) -> s
             (
                 " + ".join(shown(names.get(job, job)) for job in overlap.jobs),
                 out.paint("conflict", "red") if overlap.conflict else "merges",
-                shown(overlap.path) + (f"  (claimed by {shown(overlap.claimed_by)})" if overlap.claimed_by else ""),
+                shown(overlap.path)
+                + ("  (sensitive)" if overlap.sensitive else "")
+                + (f"  (claimed by {shown(overlap.claimed_by)})" if overlap.claimed_by else ""),
             )
             for overlap in found.overlaps
         ]
@@ -260,7 +263,11 @@ def overlaps_text(found: Overlaps, names: Mapping[str, str], out: Terminal) -> s
     alone = [conflict for conflict in found.conflicts if len(conflict.jobs) == 1]
     if alone:
         rows = [
-            (shown(names.get(conflict.jobs[0], conflict.jobs[0])), shown(conflict.kind), shown(conflict.path))
+            (
+                shown(names.get(conflict.jobs[0], conflict.jobs[0])),
+                shown(conflict.kind),
+                shown(conflict.path) + ("  (sensitive)" if conflict.sensitive else ""),
+            )
             for conflict in alone
         ]
         lines.append("against the branch:\n" + table(("JOB", "CONFLICT", "PATH"), rows, out))
