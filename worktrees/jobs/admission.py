@@ -23,7 +23,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from worktrees import config
 from worktrees.errors import Busy, NotFound, Refused, Usage, WorktreesError
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from worktrees.config import Settings
     from worktrees.isolation import Isolation, Place, Workspace
     from worktrees.model import Baseline, Job, JobId, JobSpec, Workflow
+    from worktrees.runner import Launch
 
 # Names are typed in shells and stand in commit messages and tables.
 _NAME = re.compile(r"[^\s\x00-\x1f\x7f`'\"\\-][^\s\x00-\x1f\x7f`'\"\\]{0,99}")
@@ -310,7 +311,7 @@ def _said(error: Exception) -> str:
     return error.message if isinstance(error, WorktreesError) else f"{type(error).__name__}: {error}"
 
 
-def _prepare(place: Place, job: Job, directory: Path) -> Any:
+def _prepare(place: Place, job: Job, directory: Path) -> Launch:
     from worktrees import guard, setup
     from worktrees.runner import Launch
 

@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from worktrees.config import Settings
-from worktrees.errors import Refused, WorktreesError
+from worktrees.errors import Refused, StateBroken, WorktreesError
 from worktrees.jobs import records
 from worktrees.store import AliveLock, State, append_line, now, read_json, write_bytes, write_json
 
@@ -116,6 +116,8 @@ def settle_held(place: Place, directory: Path, lock: int, *, ending: Result = "s
         if records.witness(directory, "exit.json") is None or not has_final(directory):
             LocalRunner().finish(directory, lock)
         exit_record = records.witness(directory, "exit.json")
+        if exit_record is None:
+            raise StateBroken(f"`{directory / 'exit.json'}` is damaged", hint="move it aside and run: wt list")
     try:
         done, changes = _captured(place, directory, job, exit_record, ending)
         if exit_record is None and not has_final(directory):
@@ -124,7 +126,7 @@ def settle_held(place: Place, directory: Path, lock: int, *, ending: Result = "s
             write_json(directory / "changes.json", changes.dump(), durable=True)
         _remove_temporary(place, job)
         with place.state.lock(f"workflow-{job.workflow_id}", purpose=f"settle {job.job_id}"):
-            records.write(directory, _landed_meanwhile(directory, done), durable=True)
+            records.write(directory, _with_latest_lease(directory, done), durable=True)
     except (WorktreesError, OSError) as error:
         with contextlib.suppress(OSError):
             said = error.message if isinstance(error, WorktreesError) else str(error)
@@ -134,8 +136,8 @@ def settle_held(place: Place, directory: Path, lock: int, *, ending: Result = "s
     return records.load(place.state, job.job_id)
 
 
-def _landed_meanwhile(directory: Path, done: Job) -> Job:
-    """Keeps what others wrote into the record while we captured (an extended lease, say)."""
+def _with_latest_lease(directory: Path, done: Job) -> Job:
+    """Keeps the one thing others may write into the record while we capture."""
     latest = records.as_stored(directory)
     return records.changed(done, ttl_seconds=latest.ttl_seconds) if latest is not None else done
 
