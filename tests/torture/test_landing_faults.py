@@ -139,10 +139,27 @@ def killed_at(held: Stage, points: list[Point]) -> dict[str, int]:
     return ends
 
 
+def failed_at(held: Stage, points: list[Point], error: str, *, for_ever: bool) -> dict[str, int]:
+    ends = {"before": 0, "after": 0}
+    for point in points:
+        held.reset()
+        ended = held.faults.fail(point, error, *held.arguments, for_ever=for_ever)
+        if ended.status:
+            last = ended.stderr.strip().rpartition("\n")[2]
+            silent = for_ever and point.git == 0  # Python cannot say so either
+            assert silent or last.startswith("worktrees.errors."), (point, ended.stderr)
+        end = held.check(point)
+        assert ended.status or end == "after", (point, ended)
+        ends[end] += 1
+    return ends
+
+
 @pytest.mark.parametrize("verb", VERBS)
-def test_s24_killed_at_some_points(stage: Callable[[str], Stage], verb: str) -> None:
+def test_s24_stopped_at_some_points(stage: Callable[[str], Stage], verb: str) -> None:
     held = stage(verb)
-    killed_at(held, sample(held.points, 7))
+    killed_at(held, sample(held.points, 6))
+    failed_at(held, sample(held.points, 1), "ENOSPC", for_ever=False)
+    failed_at(held, sample(held.points, 1), "EIO", for_ever=True)
 
 
 @pytest.mark.torture
@@ -153,3 +170,14 @@ def test_s24_killed_at_every_point(stage: Callable[[str], Stage], verb: str) -> 
     print(f"{verb}: {len(held.points)} points, {ends}")
     assert ends["before"]
     assert ends["after"]
+
+
+@pytest.mark.torture
+@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize(("error", "for_ever"), [("ENOSPC", True), ("EIO", False), ("EACCES", True)])
+def test_s24_the_disk_fails_at_every_point(
+    stage: Callable[[str], Stage], verb: str, error: str, for_ever: bool
+) -> None:
+    held = stage(verb)
+    ends = failed_at(held, held.points, error, for_ever=for_ever)
+    print(f"{verb}: {len(held.points)} points of {error}, {ends}")

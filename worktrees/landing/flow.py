@@ -146,7 +146,7 @@ def _goal(
 def _undoable(place: Place, operation: OperationId | None) -> Operation:
     history = log.operations(place.state)
     if operation is None:
-        counts = [each for each in history if each.state == "done" and each.kind != "drop" and each.undone_by is None]
+        counts = [each for each in history if each.state == "done" and each.ref is not None and each.undone_by is None]
         if not counts:
             raise NotFound("there is no operation to undo", hint="wt log")
         return counts[-1]

@@ -136,12 +136,11 @@ class Turn:
                 _move_branch(self.place, target, draft)
                 if repo is not None:
                     _move_files(self.place, repo, self.slot, start, end)
-            except (WorktreesError, OSError) as error:
-                settled, _ = _settle(self.place, self.slot, draft)
-                if settled.state != "done":
-                    raise _one_line(error) from error
-                return settled
-            done = log.write(self.slot, _over(draft, "done"))
+                done = log.write(self.slot, _over(draft, "done"))
+            except (WorktreesError, OSError):
+                done, _ = _settle(self.place, self.slot, draft)
+                if done.state != "done":
+                    raise
         self.slot.clear()
         return done
 
@@ -179,9 +178,15 @@ def turn(place: Place, kind: str) -> Iterator[Turn]:
         with held.slot.held():
             try:
                 yield held
-            except BaseException:
+            except BaseException as error:
                 if not held.prepared:
-                    held.give_up()
+                    with contextlib.suppress(OSError):  # or the next command does it
+                        held.give_up()
+                if isinstance(error, OSError):
+                    raise StateBroken(
+                        f"the disk failed the {kind}: {error}",
+                        hint="see to the disk; the next command leaves all as before or as after: wt log",
+                    ) from error
                 raise
 
 
@@ -215,12 +220,13 @@ def _over(operation: Operation, state: OperationState) -> Operation:
     return operation.model_copy(update={"state": state, "finished_at": now()})
 
 
-def _one_line(error: Exception) -> WorktreesError:
-    if isinstance(error, WorktreesError):
-        error.hint = error.hint or "nothing changed; see to it and run the command again"
-        return error
-    return StateBroken(
-        f"the checkout could not be written: {error}", hint="nothing changed; see to the disk and run the command again"
+def _reason(operation: Operation) -> str:
+    """What the reflog says."""
+    message = (operation.message or operation.operation_id).split("\n", 1)[0]
+    return (
+        message
+        if message.startswith("wt ")
+        else f"wt {operation.kind}: {message.removeprefix(operation.kind).lstrip()}"
     )
 
 
@@ -228,7 +234,7 @@ def _move_branch(place: Place, target: Target, operation: Operation) -> None:
     if operation.after is not None and operation.after != operation.before:
         # The reflog of HEAD belongs to the work tree, so its git directory has to be the one that is asked.
         (target.repo or place.repo).update_ref(
-            target.ref, operation.after, operation.before, reason=operation.message or "wt", durable=True
+            target.ref, operation.after, operation.before, reason=_reason(operation), durable=True
         )
 
 
@@ -355,7 +361,7 @@ def _break_locks(place: Place, repo: Repo | None, slot: log.Slot, operation: Ope
 def _move_back(place: Place, repo: Repo | None, operation: Operation) -> None:
     if operation.ref and operation.before and operation.after:
         (repo or place.repo).update_ref(
-            operation.ref, operation.before, operation.after, reason=f"wt: back, {operation.message}", durable=True
+            operation.ref, operation.before, operation.after, reason=f"{_reason(operation)}: taken back", durable=True
         )
 
 
@@ -421,7 +427,9 @@ def _let_go(place: Place, slot: log.Slot) -> None:
     entries = place.repo.common_dir / "worktrees"
     for git_dir in (place.repo.common_dir, *(entries.iterdir() if entries.is_dir() else ())):
         checkout.release_index(git_dir, slot.lock)
-    for pack in (place.repo.common_dir / "objects" / "pack").glob("*.keep"):
-        if pack.read_bytes() == b"wt landing\n":
-            pack.unlink(missing_ok=True)
+    for keep in (place.repo.common_dir / "objects" / "pack").glob("*.keep"):
+        content, whole = keep.read_bytes(), b"wt landing\n"
+        # git names the pack last, so one that is not there says that git was stopped in the middle.
+        if content == whole or (whole.startswith(content) and not keep.with_suffix(".pack").exists()):
+            keep.unlink(missing_ok=True)
     slot.clear()
