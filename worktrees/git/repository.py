@@ -6,6 +6,7 @@ tree.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -112,10 +113,16 @@ class Repo:
     # ---------------------------------------------------------------------- reading
     @property
     def main_work_tree(self) -> Path | None:
-        """The main work tree, None for a bare repository."""
-        for worktree in self.worktrees():
-            return None if self.bare else worktree.path
-        return None
+        """The main work tree, None for a bare repository; never fails because of somebody's damaged worktree entry."""
+        if self.bare:
+            return None
+        if self.git_dir == self.common_dir:
+            return self.work_tree
+        if self.common_dir.name == ".git":
+            return self.common_dir.parent
+        config = os.fspath(self.common_dir / "config")
+        configured = self.git("config", "--file", config, "core.worktree", expect=(0, 1))
+        return Path(os.path.realpath(self.common_dir / configured.text)) if configured.status == 0 else None
 
     def head(self) -> Head:
         """Where HEAD stands."""
@@ -151,10 +158,16 @@ class Repo:
         return self.git("merge-base", "--is-ancestor", one, other, expect=(0, 1)).status == 0
 
     def worktrees(self) -> list[LinkedWorktree]:
-        """All work trees, the main one first."""
+        """All work trees, the main one first.
+
+        One damaged entry makes git fail to list any; then the entries are read one by one, and such ones left out.
+        """
+        done = door.run("worktree", "list", "--porcelain", "-z", git_dir=self.common_dir, expect=None)
+        if done.status != 0:
+            return self._read_worktrees()
         found: list[LinkedWorktree] = []
         values: dict[str, bytes] = {}
-        for record in door.run("worktree", "list", "--porcelain", "-z", git_dir=self.common_dir).stdout.split(b"\0"):
+        for record in done.stdout.split(b"\0"):
             if record:
                 key, _, value = record.partition(b" ")
                 values[key.decode()] = value
@@ -169,6 +182,25 @@ class Repo:
                     )
                 )
                 values = {}
+        return found
+
+    def _read_worktrees(self) -> list[LinkedWorktree]:
+        main = self.main_work_tree
+        places = [(self.common_dir, main / ".git" if main else self.common_dir / ".git")]
+        entries = self.common_dir / "worktrees"
+        for name in sorted(os.listdir(entries)) if entries.is_dir() else ():
+            with contextlib.suppress(OSError):
+                pointer = os.fsdecode((entries / name / "gitdir").read_bytes().rstrip(b"\n"))
+                if pointer and (entries / name / "commondir").read_bytes().strip():
+                    places.append((entries / name, Path(os.path.normpath(os.path.join(entries / name, pointer)))))
+        found = []
+        for git_dir, pointer in places:
+            head = _small(git_dir / "HEAD") or ""
+            ref = head.removeprefix("ref: ") if head.startswith("ref: refs/heads/") else None
+            commit = self.ref(ref) if ref else Oid(head) if len(head) in {40, 64} else None
+            if ref or commit:
+                locked = _small(git_dir / "locked")
+                found.append(LinkedWorktree(pointer.parent, commit, ref, locked, not os.path.lexists(pointer)))
         return found
 
     def worktree_of_branch(self, ref: str) -> LinkedWorktree | None:
@@ -253,6 +285,14 @@ class Repo:
         """Removes a ref of ours; no error when it is not there."""
         if self.ref(name) is not None:
             self.git("update-ref", "--no-deref", "-d", name, *([old] if old else []))
+
+
+def _small(path: Path) -> str | None:
+    """A file of one line, None when there is none."""
+    try:
+        return os.fsdecode(path.read_bytes().rstrip(b"\n"))
+    except OSError:
+        return None
 
 
 def _short(oid: Oid | None) -> str:
