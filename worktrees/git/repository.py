@@ -194,13 +194,13 @@ class Repo:
                 if pointer and (entries / name / "commondir").read_bytes().strip():
                     places.append((entries / name, Path(os.path.normpath(os.path.join(entries / name, pointer)))))
         found = []
-        for git_dir, pointer in places:
+        for git_dir, link in places:
             head = _small(git_dir / "HEAD") or ""
             ref = head.removeprefix("ref: ") if head.startswith("ref: refs/heads/") else None
             commit = self.ref(ref) if ref else Oid(head) if len(head) in {40, 64} else None
             if ref or commit:
                 locked = _small(git_dir / "locked")
-                found.append(LinkedWorktree(pointer.parent, commit, ref, locked, not os.path.lexists(pointer)))
+                found.append(LinkedWorktree(link.parent, commit, ref, locked, not os.path.lexists(link)))
         return found
 
     def worktree_of_branch(self, ref: str) -> LinkedWorktree | None:
