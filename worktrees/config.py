@@ -4,8 +4,8 @@ Layers, later ones win: defaults, user file (`$XDG_CONFIG_HOME/wt/config.toml`),
 top of the main work tree), git config `wt.*`, environment `WT_*`, the call itself. Knows which settings exist and of
 what type, not what they do.
 
-The repository file can be written by a worker, so it may hold only what cannot run anything: setup commands it names
-run only after approval (see `setup`).
+The repository file can be written by a worker, so it may hold only what cannot run anything. Setup commands it names
+are none of the settings: `setup` reads them by itself, and they run only after approval.
 
 Strategies are found through entry points (`worktrees.isolation`, `worktrees.runner`, `worktrees.merge`); the built-in
 ones are registered through the same door.
@@ -133,6 +133,7 @@ def layers(
         if path is not None and path.is_file():
             values = _toml(path)
             if path == repository_file:
+                values = {name: value for name, value in values.items() if _plain(name) != "setupcommands"}
                 for name in values:
                     if _plain(name) in _NOT_FOR_REPOSITORIES:
                         raise Usage(

@@ -24,6 +24,7 @@ import errno
 import fcntl
 import hashlib
 import os
+import re
 import socket
 import stat
 from dataclasses import dataclass, field
@@ -344,17 +345,19 @@ def _approval_key(repo: Repo, command: str) -> str:
 
 
 def repository_commands(repo: Repo) -> list[str]:
-    """Setup commands the repository file asks for, whether approved or not."""
+    """Setup commands the file in the main work tree asks for, whether approved or not."""
     import tomllib
 
-    if repo.work_tree is None:
+    if repo.main_work_tree is None:
         return []
     try:
-        content = tomllib.loads((repo.work_tree / SETUP_FILE).read_text("utf-8"))
+        content = tomllib.loads((repo.main_work_tree / SETUP_FILE).read_text("utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError):
         return []
-    named = content.get("setup_commands", content.get("setup-commands", []))
-    return [str(command) for command in named] if isinstance(named, list) else []
+    # As all settings it may be written `setup_commands`, `setup-commands` or `setupCommands`.
+    plain = {re.sub("[^a-z]", "", name.lower()): value for name, value in content.items()}
+    named = plain.get("setupcommands", [])
+    return [str(command) for command in named] if isinstance(named, list) else str(named).splitlines()
 
 
 def is_approved(repo: Repo, command: str) -> bool:
@@ -378,8 +381,8 @@ def approve(repo: Repo, commands: Sequence[str]) -> None:
 
 def commands_to_run(repo: Repo, settings: Settings) -> tuple[list[str], list[str]]:
     """Setup commands that run, in order, and those that still wait for approval."""
-    asked = repository_commands(repo)
-    own = [command for command in settings.setup_commands if command not in asked]
+    own = list(settings.setup_commands)
+    asked = [command for command in repository_commands(repo) if command not in own]
     approved = [command for command in asked if is_approved(repo, command)]
     return own + approved, [command for command in asked if command not in approved]
 

@@ -69,3 +69,15 @@ def test_built_in_strategies_come_through_the_door_of_plugins() -> None:
     with pytest.raises(Usage) as caught:
         config.plugin("isolation", "nonsense")
     assert "worktree" in caught.value.message
+
+
+def test_setup_commands_of_a_repository_file_are_no_setting(tmp_path: Path) -> None:
+    """Else a job that waits in the queue would run them unapproved once the file has gone."""
+    user = tmp_path / "config" / "wt"
+    user.mkdir(parents=True)
+    (user / "config.toml").write_text('setup_commands = ["mine"]\n')
+    (tmp_path / ".wt.toml").write_text('setupCommands = ["theirs"]\nk_write = 4\n')
+
+    settings = config.load(tmp_path / ".wt.toml", {}, {"XDG_CONFIG_HOME": str(tmp_path / "config")})
+
+    assert (settings.setup_commands, settings.k_write) == (("mine",), 4)

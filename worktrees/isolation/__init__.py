@@ -14,7 +14,7 @@ All but `place` is imported on first use (PEP 562): `wt list` must not pay for i
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from worktrees.isolation.place import Place, discover_boss, main_work_tree, pin, place
+from worktrees.isolation.place import Place, discover_boss, pin, place
 
 if TYPE_CHECKING:
     from worktrees.isolation.commits import commits_only_here
@@ -37,7 +37,6 @@ __all__ = [
     "commits_only_here",
     "discover_boss",
     "doctor_findings",
-    "main_work_tree",
     "pin",
     "place",
     "recover",

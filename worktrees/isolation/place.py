@@ -69,20 +69,8 @@ def place(repo: Repo, settings: Settings) -> Place:
     return Place(repo, state, ObjectStore(state.store), _root(repo, settings.worktrees_directory))
 
 
-def main_work_tree(repo: Repo) -> Path | None:
-    """The main work tree, None for a bare repository; never fails because of somebody's damaged worktree entry."""
-    if repo.bare:
-        return None
-    if repo.git_dir == repo.common_dir:
-        return repo.work_tree
-    if repo.common_dir.name == ".git":
-        return repo.common_dir.parent
-    configured = repo.git("config", "--file", os.fspath(repo.common_dir / "config"), "core.worktree", expect=(0, 1))
-    return Path(os.path.realpath(repo.common_dir / configured.text)) if configured.status == 0 else None
-
-
 def _root(repo: Repo, configured: str | None) -> Path:
-    main = main_work_tree(repo) or repo.common_dir
+    main = repo.main_work_tree or repo.common_dir
     import hashlib
 
     name = f"{main.name}-{hashlib.sha256(os.fsencode(repo.common_dir)).hexdigest()[:8]}"
@@ -118,7 +106,7 @@ def _is_nested(main: Path) -> bool:
 # ------------------------------------------------------------------------------------------------------------- marker
 def mark(place: Place) -> None:
     """Makes the root and the marker that leads back from it; no change when they are there."""
-    home = main_work_tree(place.repo) or place.repo.work_tree or place.repo.common_dir
+    home = place.repo.main_work_tree or place.repo.work_tree or place.repo.common_dir
     lead = {"commonDir": os.fspath(place.repo.common_dir), "workTree": os.fspath(home)}
     content = json.dumps(lead).encode() + b"\n"
     with contextlib.suppress(FileNotFoundError):
