@@ -313,6 +313,13 @@ def test_paths_that_are_not_utf8(repo: RepoKit, wt: Wt) -> None:
     assert repo.read(raw) == b"one\ntwo\n"
 
 
+def test_a_repository_whose_path_is_not_utf8(tmp_path: Path, wt: Wt) -> None:
+    kit = RepoKit.make(tmp_path / os.fsdecode(b"caf\xe9"))
+    for words in (("spawn", "--", "true"), ("list",), ("merge",)):
+        refused(wt, *words, status=4, code="unsupported-repository", cwd=kit.path)
+    assert not (kit.path / ".git" / "wt-state").exists()
+
+
 @pytest.mark.usefixtures("untouched")
 def test_an_argument_that_is_not_utf8(wt: Wt) -> None:
     refused(wt, "spawn", "--", "cat", b"caf\xe9", status=2, code="usage")

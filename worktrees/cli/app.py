@@ -9,6 +9,7 @@ import click
 
 from worktrees.cli.session import Session
 from worktrees.errors import Refused, Usage, WorktreesError
+from worktrees.render.text import shown
 
 # Section, then commands in reading order: name -> (file, what `wt --help` says). A test holds the words against the
 # commands' own.
@@ -143,6 +144,14 @@ def wt(session: Session, ctx: click.Context, directory: tuple[str, ...], version
 
 def run(session: Session) -> int:
     """Runs one call and returns its exit status."""
+    for word in session.words:
+        try:
+            word.encode()
+        except UnicodeEncodeError:
+            raise Usage(
+                f"the argument `{shown(word)}` is not UTF-8",
+                hint="put the command into a script and run: wt spawn -- sh SCRIPT",
+            ) from None
     try:
         status: Any = wt.main(
             args=list(session.words), prog_name="wt", complete_var="_WT_COMPLETE", standalone_mode=False, obj=session

@@ -73,14 +73,6 @@ def spawn(session: Session, command: tuple[str, ...], count: int | None, from_fi
     Returns at once; the worker runs on by itself, also when this terminal closes. Without a command the workspace is
     for the caller, who ends it with `wt settle`.
     """
-    for word in command:
-        try:
-            word.encode()
-        except UnicodeEncodeError:
-            raise Usage(
-                f"the argument `{word}` is not UTF-8",
-                hint="put the command into a script and run: wt spawn -- sh SCRIPT",
-            ) from None
     wishes = _wishes(words)
     if from_file is not None:
         if command or count:

@@ -329,6 +329,15 @@ def discover(start: Path | str) -> Repo:
             code="unsupported-repository",
             hint="move the repository to a path without one",
         )
+    try:
+        done.stdout.decode()
+    except UnicodeDecodeError:
+        # Records, answers and worktree pointers name it as text.
+        raise Refused(
+            f"the repository's path is not UTF-8: `{done.stdout.decode(errors='backslashreplace').splitlines()[-1]}`",
+            code="unsupported-repository",
+            hint="move the repository to a path that is; the names of its files may be anything",
+        ) from None
     if inside != "true":
         if bare == "true":
             raise Refused(
