@@ -28,7 +28,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from worktrees.changes import submodules
 from worktrees.changes.desk import Desk, desk
@@ -40,18 +40,20 @@ from worktrees.model import IgnoredFile, Oid, path_base64, path_text
 from worktrees.store import read_json, write_bytes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Sequence
 
     from worktrees.config import Settings
     from worktrees.git import ObjectStore, Repo
     from worktrees.model import Baseline, JobId, RepoPath
 
-# The user's gc may take an object between two of our looks at it; the next try writes it anew.
-_ATTEMPTS = 3
+# The user's gc may take an object between two of our looks at it. The next try writes that one anew, so each try needs
+# one that was still there to be taken.
+_ATTEMPTS = 10
 # Failed processes spent on finding the paths that git refuses.
 _PATIENCE = 2000
 _SETTINGS = (
-    r"^(filter\..*|core\.(autocrlf|eol|attributesfile|excludesfile|ignorecase|precomposeunicode|bigfilethreshold))$"
+    r"^(filter\..*|lfs\.storage"
+    r"|core\.(autocrlf|eol|attributesfile|excludesfile|ignorecase|precomposeunicode|bigfilethreshold))$"
 )
 _FILES = ("core.attributesfile=", "core.excludesfile=")
 
@@ -111,23 +113,26 @@ def after_path(index: Path) -> Path:
 
 # ---------------------------------------------------------------------------------------------------- before the worker
 def prime(
-    store: ObjectStore, repo: Repo, workspace: Path, baseline: Baseline, index: Path, *, seed: Path | None = None
+    store: ObjectStore,
+    repo: Repo,
+    workspace: Path,
+    baseline: Baseline,
+    index: Path,
+    *,
+    seed: Path | None = None,
+    brought: Collection[bytes] | None = None,
 ) -> None:
     """Records, before the worker starts, what a capture trusts.
 
     `seed` is the index that git's checkout of this workspace just wrote; without it every file is hashed once. Called
-    after setup has filled the workspace. Writes `index` and `<index>.json`. Cost: about a `git status`.
+    after setup has filled the workspace. `brought` are the untracked paths that setup made, None for all there are.
+    Writes `index` and `<index>.json`. Cost: about a `git status`.
     """
     settings, user_excludes, attributes = _user_rules(repo)
     with desk(index.parent, repo.object_format, store.path / "objects", workspace, config=settings) as own:
         _read_baseline(own, baseline.start, seed)
         entries = _entries(own)
-        rules = []
-        with reader(store.path, native=False) as objects:
-            for _, mode, oid, path in entries:
-                if path.rpartition(b"/")[2] == b".gitignore" and mode.startswith(b"100"):
-                    rules.append((path, objects.blob(Oid(oid.decode()))))
-        excludes = user_excludes + _content(repo.common_dir / "info" / "exclude") + joined(rules)
+        excludes = user_excludes + _content(repo.common_dir / "info" / "exclude") + _ignore_rules(store, entries)
         modules = _take_out_submodules(own, workspace, entries)
         record = _Record(
             settings=settings,
@@ -135,12 +140,11 @@ def prime(
             attributes=attributes,
             info_attributes=_content(repo.common_dir / "info" / "attributes"),
             submodules=modules,
-            present=_present(own, workspace, excludes, modules),
-            sparse=any(tag in b"Ss" for tag, *_ in entries),
+            present=_present(own, workspace, excludes, modules, brought),
+            sparse=any(entry.tag in b"Ss" for entry in entries),
         )
         write_bytes(_record_path(index), record.dump())
-        shutil.copy2(own.index, own.path / "done")
-        os.replace(own.path / "done", index)
+        os.replace(own.index, index)
 
 
 def _user_rules(repo: Repo) -> tuple[tuple[str, ...], bytes, bytes]:
@@ -157,8 +161,9 @@ def _user_rules(repo: Repo) -> tuple[tuple[str, ...], bytes, bytes]:
         else:
             settings.append(setting)
     if any(setting.startswith("filter.lfs.") for setting in settings):
-        # Large files go where the user's own repository looks for them.
-        settings.append(f"lfs.storage={repo.common_dir / 'lfs'}")
+        # Large files go where the user's own repository looks for them; a relative place starts at its git directory.
+        chosen = [setting.removeprefix("lfs.storage=") for setting in settings if setting.startswith("lfs.storage=")]
+        settings.append(f"lfs.storage={repo.common_dir / (chosen or ['lfs'])[-1]}")
     attributes, excludes = (_content(files[name]) for name in _FILES)
     return tuple(settings), excludes.rstrip(b"\n") + b"\n", attributes
 
@@ -187,23 +192,40 @@ def _read_baseline(own: Desk, start: Oid, seed: Path | None) -> None:
     own.git("update-index", "-q", "--refresh", expect=(0, 1))
 
 
-def _entries(own: Desk) -> list[tuple[bytes, bytes, bytes, bytes]]:
-    """Tag, mode, oid and path of all entries; assumptions that hide changes are taken back."""
+class _Entry(NamedTuple):
+    """An entry of an index as `ls-files` tells it."""
+
+    tag: bytes
+    mode: bytes
+    oid: bytes
+    path: bytes
+
+
+def _entries(own: Desk) -> list[_Entry]:
+    """Entries worth a look: ignore rules, submodules, flagged ones; assumptions that hide changes are taken back."""
     entries = []
-    assumed = []
-    for entry in own.git("ls-files", "-v", "-s", "-z").records:
-        words, _, path = entry.partition(b"\t")
-        tag, mode, oid, _ = words.split(b" ")
-        entries.append((tag, mode, oid, path))
-        if tag.islower():
-            assumed.append(path)
-    if assumed:
+    for record in own.git("ls-files", "-v", "-s", "-z").records:
+        # Nearly all are plain files, and there may be a hundred thousand.
+        if record[:5] != b"H 100" or record.endswith(b".gitignore"):
+            words, _, path = record.partition(b"\t")
+            tag, mode, oid, _ = words.split(b" ")
+            entries.append(_Entry(tag, mode, oid, path))
+    if assumed := [entry.path for entry in entries if entry.tag.islower()]:
         own.git("update-index", "-z", "--no-assume-unchanged", "--stdin", stdin=_joined(assumed))
     return entries
 
 
+def _ignore_rules(store: ObjectStore, entries: Iterable[_Entry]) -> bytes:
+    """The rules of all `.gitignore` files of an index; a symlink of that name is none to git either."""
+    files = [
+        (path, oid) for _, mode, oid, path in entries if (b"/" + path).endswith(b"/.gitignore") and mode != b"120000"
+    ]
+    with reader(store.path, native=False) as objects:
+        return joined((path, objects.blob(Oid(oid.decode()))) for path, oid in files)
+
+
 def _take_out_submodules(
-    own: Desk, workspace: Path, entries: list[tuple[bytes, bytes, bytes, bytes]]
+    own: Desk, workspace: Path, entries: Iterable[_Entry]
 ) -> dict[str, tuple[str, bool, list[int] | None]]:
     """Removes submodules from the index, because git looks into the repositories of those it knows."""
     found = {}
@@ -223,12 +245,17 @@ def _removal(paths: Iterable[bytes], own: Desk) -> bytes:
     return b"".join(b"0 %s\t%s\0" % (zero, path) for path in paths)
 
 
-def _present(own: Desk, workspace: Path, excludes: bytes, modules: Iterable[str]) -> dict[str, list[int] | None]:
-    """Untracked and ignored paths that are there already, with their measures."""
+def _present(
+    own: Desk, workspace: Path, excludes: bytes, modules: Iterable[str], brought: Collection[bytes] | None
+) -> dict[str, list[int] | None]:
+    """Ignored paths that are there already, and untracked ones that setup made, with their measures."""
     if not set(names_of(own.git("ls-files", "--others", "--directory", "-z"))) - {f"{path}/" for path in modules}:
         return {}
     rules = excludes_file(own, excludes)
-    paths = [*_ignored(own, rules), *names_of(own.git("ls-files", "--others", "-z", f"--exclude-from={rules}"))]
+    untracked = names_of(own.git("ls-files", "--others", "-z", f"--exclude-from={rules}"))
+    if brought is not None:
+        untracked = [path for path in untracked if os.fsencode(path) in brought]
+    paths = [*_ignored(own, rules), *untracked]
     root = os.open(workspace, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         return {path: measure(root, path) for path in (name.rstrip("/") for name in paths)}
@@ -328,13 +355,7 @@ def _unprimed(store: ObjectStore, own: Desk, workspace: Path, start: Oid) -> _Re
     """The record of a workspace that was never primed: the rules of the baseline's tree and nothing of the user's."""
     own.git("read-tree", start)
     entries = _entries(own)
-    with reader(store.path, native=False) as objects:
-        rules = joined(
-            (path, objects.blob(Oid(oid.decode())))
-            for _, mode, oid, path in entries
-            if path.rpartition(b"/")[2] == b".gitignore" and mode.startswith(b"100")
-        )
-    return _Record(excludes=rules, submodules=_take_out_submodules(own, workspace, entries))
+    return _Record(excludes=_ignore_rules(store, entries), submodules=_take_out_submodules(own, workspace, entries))
 
 
 @dataclass(slots=True)
