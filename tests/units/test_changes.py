@@ -25,6 +25,7 @@ from worktrees.changes.rules import joined
 from worktrees.config import Settings
 from worktrees.errors import GitFailed
 from worktrees.model import Audit, Baseline, ChangeSet, FileChange, Finding, JobId, Oid
+from worktrees.store import read_json, write_json
 
 
 @pytest.fixture
@@ -592,6 +593,29 @@ def test_configuration_is_harmless_only_where_it_is_plain(bench: Bench, addition
         file.write(addition)
     audit = bench.audit()
     assert (codes(audit), audit.quarantine) == ({"config-changed"}, damage)
+
+
+def test_names_of_any_bytes_are_recorded(bench: Bench, tmp_path: Path) -> None:
+    odd = os.fsdecode(b"od\xffd")
+    bench.write(os.path.join(bench.repo.common_dir, "hooks", odd), "x")
+    bench.kit.git("update-ref", b"refs/heads/od\xfed", "HEAD")
+    bench.kit.write(odd, "boss's\n")
+    record = {
+        **changes.fingerprint(bench.repo, bench.path, bench.admin),
+        "checkout": changes.checkout_fingerprint(bench.repo),
+    }
+    write_json(tmp_path / "fingerprint.json", record)
+    bench.before = read_json(tmp_path / "fingerprint.json") or {}
+    assert bench.audit().clean
+    assert changes.outside_edits(bench.repo, bench.before["checkout"]) == []
+    bench.worker("""
+        echo y >> "$(printf "$GD/hooks/od\\377d")"; echo y >> "$(printf "$MAIN/od\\377d")"
+        git update-ref -d "$(printf 'refs/heads/od\\376d')"
+    """)
+    audit = bench.audit()
+    assert {finding.path for finding in audit.findings} == {"hooks/od\\xffd", "refs/heads/od\\xfed"}
+    found = changes.outside_edits(bench.repo, bench.before["checkout"])
+    assert [finding.path for finding in found] == ["od\\xffd"]
 
 
 def test_who_settles_may_have_another_home(bench: Bench, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from worktrees.changes.plain import all_refs, loose_refs, read
+from worktrees.changes.plain import all_refs, as_key, from_key, loose_refs, read
 from worktrees.changes.scan import Notes
 from worktrees.model import Audit
 
@@ -75,9 +75,9 @@ def _look(
         own = f"worktrees/{admin_dir.name}"
         refs |= {f"{own}/{name}": value for name, value in loose_refs(admin_dir, "refs").items()}
     return {
-        "files": {name: _state(path) for name, path in _vital(repo, workspace, user_files)},
-        "refs": refs,
-        "reflogs": dict(_reflogs(common)),
+        "files": {as_key(name): _state(path) for name, path in _vital(repo, workspace, user_files)},
+        "refs": {as_key(name): as_key(value) for name, value in refs.items()},
+        "reflogs": {as_key(name): size for name, size in _reflogs(common)},
         "config": (read(common / "config", 1 << 20) or b"").decode("latin-1"),
         "head": [
             os.path.relpath(repo.git_dir / "HEAD", common),
@@ -93,7 +93,7 @@ def _state(path: Path) -> list[Any]:
     except OSError:
         return []
     if stat.S_ISLNK(found.st_mode):
-        return [found.st_mode, os.readlink(path).encode(errors="surrogateescape").hex()]
+        return [found.st_mode, as_key(os.readlink(path))]
     if not stat.S_ISREG(found.st_mode):
         return [found.st_mode, ""]
     with suppress(OSError), open(path, "rb") as file:
@@ -240,7 +240,7 @@ def audit(
     `own_refs` are spared. `expected` are commits that landings of ours gave to refs meanwhile: no finding for those.
     """
     # The same files of the user's: whoever settles a job may have another HOME than who started it.
-    user_files = [Path(name.removeprefix("user:")) for name in before["files"] if name.startswith("user:")]
+    user_files = [Path(from_key(name.removeprefix("user:"))) for name in before["files"] if name.startswith("user:")]
     after = _look(repo, workspace, admin_dir, user_files, own_refs=own_refs, one_digest=_ALL in before["refs"])
     comparison = _Comparison(
         before, after, admin_dir.name if admin_dir is not None else None, own_refs, frozenset(expected)
@@ -266,8 +266,8 @@ class _Comparison:
         self.notes = Notes()
         self.damage = False
 
-    def note(self, rule: _Rule, path: str) -> None:
-        self.notes.add(rule.code, path.removeprefix("user:").removeprefix("hooks:"), rule.message)
+    def note(self, rule: _Rule, key: str) -> None:
+        self.notes.add(rule.code, from_key(key).removeprefix("user:").removeprefix("hooks:"), rule.message)
         self.damage = self.damage or rule.damage
 
     def files(self) -> None:

@@ -11,7 +11,7 @@ import shutil
 from typing import TYPE_CHECKING, Any
 
 from worktrees.changes.desk import desk
-from worktrees.changes.plain import head_commit
+from worktrees.changes.plain import as_key, from_key, head_commit
 from worktrees.changes.scan import Notes
 from worktrees.changes.snapshot import after_path, excludes_file, names_of, record_of
 
@@ -35,7 +35,7 @@ def checkout_fingerprint(repo: Repo) -> dict[str, Any]:
     untracked = names_of(repo.git("ls-files", "--others", "--exclude-standard", "-z"))
     return {
         "head": head_commit(repo.git_dir, repo.common_dir),
-        "paths": {path: _stat(repo.work_tree, path) for path in (*changed, *untracked)[:_MOST]},
+        "paths": {as_key(path): _stat(repo.work_tree, path) for path in (*changed, *untracked)[:_MOST]},
     }
 
 
@@ -57,11 +57,12 @@ def outside_edits(repo: Repo, before: dict[str, Any]) -> list[Finding]:
         return []
     old, new = before["paths"], after["paths"]
     notes = Notes()
-    for path in sorted(old.keys() | new.keys()):
-        if path in new:
-            edited = new[path] != old.get(path, "clean")
+    for key in sorted(old.keys() | new.keys()):
+        path = from_key(key)
+        if key in new:
+            edited = new[key] != old.get(key, "clean")
         else:  # clean again: by a commit of the boss's, or because the edit was taken back
-            edited = before["head"] == after["head"] and _stat(repo.work_tree, path) != old[path]
+            edited = before["head"] == after["head"] and _stat(repo.work_tree, path) != old[key]
         if edited:
             notes.add("outside-edit", path, "{} in the main checkout was edited while the job ran, by it or by you")
     return list(notes.result())

@@ -14,6 +14,16 @@ _OID = re.compile(rb"[0-9a-f]{40}(?:[0-9a-f]{24})?")
 _MOST = 1 << 16
 
 
+def as_key(name: str) -> str:
+    """A file's name as text that every JSON file takes; `from_key` gives the name back, whatever its bytes."""
+    return os.fsencode(name).decode("latin-1")
+
+
+def from_key(key: str) -> str:
+    """The inverse of `as_key`."""
+    return os.fsdecode(key.encode("latin-1"))
+
+
 def read(path: Path | str, most: int = _MOST) -> bytes | None:
     """The first bytes of a regular file, None when there is none or it cannot be read; never waits on a FIFO."""
     try:
