@@ -1,8 +1,8 @@
 """Stops a program at any one of its system calls that change the disk: by SIGKILL, or by letting the call fail.
 
-`strace` does it. A program here is Python with the git processes it starts: a shim before git on PATH counts them, so
-that a point is "the third git, at its second change to the disk"; git number 0 is the Python process itself. When a git
-process is killed, the shim kills Python too, as a power switch would; when a call fails, Python lives and has to cope.
+`strace` does it, and counts calls of each name by itself. A program here is Python with the git processes it starts: a
+shim before git on PATH counts them by command, so that a point is "the second `git read-tree`, at its third unlink".
+When a git process is killed, the shim kills Python too, as a power switch would; when a call fails, Python has to cope.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,29 +22,35 @@ CALLS = (
 )
 # What is written into a pipe, a socket or a device changes no disk; with `-y` a descriptor is shown with what it is.
 _NO_DISK = re.compile(rb"(?:^|\s)\w+\(\d+<(?:/dev/(?!shm/)|pipe:|socket:|anon_inode:|/proc/)")
+_CALL = re.compile(rb"(\d*) *(\w+)\(")  # with a pid in front where several processes are traced
 _SHIM = """\
 #!/bin/sh
-number=$(($(cat "$FAULT_DIR/count") + 1))
-echo $number > "$FAULT_DIR/count"
+setting=
+for word; do
+  case $setting$word in -c) setting=1;; 1*) setting=;; *) break;; esac
+done
+number=1
+until mkdir "$FAULT_DIR/count/$word-$number" 2> /dev/null; do number=$((number + 1)); done
+me=$word-$number
 if [ "$FAULT_GIT" = all ]; then
-  exec strace -f -y -qq -o "$FAULT_DIR/log.$number" -e "trace=$FAULT_CALLS" "$FAULT_REAL" "$@"
-elif [ "$FAULT_GIT" = $number ]; then
-  inject="inject=$FAULT_CALLS:$FAULT_INJECT"
-  strace -f -qq -o "$FAULT_DIR/log.$number" -e "trace=$FAULT_CALLS" -e "$inject" "$FAULT_REAL" "$@"
+  exec strace -f -y -qq -o "$FAULT_DIR/$me.log" -e "trace=$FAULT_CALLS" "$FAULT_REAL" "$@"
+elif [ "$FAULT_GIT" = $me ]; then
+  strace -f -qq -o /dev/null -e "trace=$FAULT_CALLS" -e "inject=$FAULT_INJECT" "$FAULT_REAL" "$@"
   status=$?
-  if [ $status -ge 128 ] && [ "${FAULT_INJECT#signal}" != "$FAULT_INJECT" ]; then kill -9 $PPID; fi
+  if [ $status -ge 128 ] && [ "${FAULT_INJECT#*:signal}" != "$FAULT_INJECT" ]; then kill -9 $PPID; fi
   exit $status
 fi
 exec "$FAULT_REAL" "$@"
 """
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, order=True)
 class Point:
-    """The `call`-th change to the disk of the `git`-th git process; 0 is Python."""
+    """The `number`-th call of one name by one process: `read-tree-2` is the second `git read-tree`, or `python`."""
 
-    git: int
-    call: int
+    git: str
+    call: str
+    number: int
 
 
 @dataclass(frozen=True)
@@ -65,7 +72,8 @@ class Faults:
         shim.chmod(0o755)
 
     def _run(self, arguments: list[str], git: str, inject: str, traced: list[str]) -> Ended:
-        (self.directory / "count").write_text("0")
+        shutil.rmtree(self.directory / "count", ignore_errors=True)
+        (self.directory / "count").mkdir()
         environment = {
             **os.environ,
             "PATH": f"{self.directory / 'bin'}:{os.environ['PATH']}",
@@ -83,28 +91,30 @@ class Faults:
 
     def points(self, *arguments: str) -> list[Point]:
         """Every point there is, from one run that is left alone."""
-        log = self.directory / "log.0"
+        log = self.directory / "python.log"
         ended = self._run(list(arguments), "all", "", ["strace", "-y", "-qq", "-o", str(log), "-e", f"trace={CALLS}"])
         assert ended.status == 0, ended
         found = []
-        for file in self.directory.glob("log.*"):
-            calls = [line for line in file.read_bytes().splitlines() if b" = " in line]
-            found += [
-                Point(int(file.suffix[1:]), number) for number, call in enumerate(calls, 1) if not _NO_DISK.search(call)
-            ]
+        for file in self.directory.glob("*.log"):
+            counts: Counter[tuple[bytes, bytes]] = Counter()
+            for line in file.read_bytes().splitlines():
+                if call := _CALL.match(line):
+                    counts[call[1], call[2]] += 1
+                    if not _NO_DISK.search(line):
+                        found.append(Point(file.stem, call[2].decode(), counts[call[1], call[2]]))
             file.unlink()
-        return sorted(found, key=lambda point: (point.git, point.call))
+        return sorted(set(found))
 
     def kill(self, point: Point, *arguments: str) -> Ended:
         """SIGKILL on everything, just before the call."""
-        return self._at(point, f"signal=KILL:when={point.call}", arguments)
+        return self._at(point, f"{point.call}:signal=KILL:when={point.number}", arguments)
 
     def fail(self, point: Point, error: str, *arguments: str, for_ever: bool = False) -> Ended:
         """The call fails, and with `for_ever` every later one of that process."""
-        return self._at(point, f"error={error}:when={point.call}{'+' if for_ever else ''}", arguments)
+        return self._at(point, f"{point.call}:error={error}:when={point.number}{'+' if for_ever else ''}", arguments)
 
     def _at(self, point: Point, inject: str, arguments: tuple[str, ...]) -> Ended:
         traced = []
-        if point.git == 0:
-            traced = ["strace", "-qq", "-o", "/dev/null", "-e", f"trace={CALLS}", "-e", f"inject={CALLS}:{inject}"]
-        return self._run(list(arguments), str(point.git or "none"), inject, traced)
+        if point.git == "python":
+            traced = ["strace", "-qq", "-o", "/dev/null", "-e", f"trace={CALLS}", "-e", f"inject={inject}"]
+        return self._run(list(arguments), point.git, inject, traced)

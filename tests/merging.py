@@ -15,7 +15,8 @@ from worktrees.model import Baseline, JobId, MergePlan, Oid, Operation, Workflow
 from worktrees.store import State, new_id, now
 
 IDENTITY = ("Boss", "boss@example.com")
-Edits = Mapping[str | bytes, bytes | str | tuple[str, bytes | str] | None]
+Edit = bytes | str | tuple[str, bytes | str] | None
+Edits = Mapping[str, Edit] | Mapping[bytes, Edit] | Mapping[str | bytes, Edit]
 """Path to content; None deletes; a tuple is mode (`120000`, `100755`, `160000` with an object id) and content."""
 
 

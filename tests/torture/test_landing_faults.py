@@ -12,11 +12,11 @@ import pytest
 
 from tests.faults import Faults, Point
 from tests.kit import RepoKit
-from tests.merging import Desk, tree_files
+from tests.merging import Desk, Edits, tree_files
 from worktrees.landing import operations, recover, undo
 
 VERBS = ("land", "stage", "rollback", "undo")
-EDITS = {
+EDITS: Edits = {
     "README.md": "merged\n",
     "src/app.py": "".join(f"merged line {number}\n" for number in range(2000)),
     "docs/guide.md": None,
@@ -79,6 +79,7 @@ class Stage:
         self.copy = scratch / "copy"
         shutil.copytree(kit.path, self.copy, symlinks=True)
         self.faults = Faults(scratch / "faults", DRIVER)
+        self.missed = 0
         self.before = Picture.of(kit)
         self.points = self.faults.points(*self.arguments)
         self.after = Picture.of(kit)
@@ -127,14 +128,15 @@ def stage(repo: RepoKit, tmp_path: Path) -> Callable[[str], Stage]:
 def sample(points: list[Point], count: int) -> list[Point]:
     """Some points, spread evenly; another set for every seed."""
     chance = random.Random(os.environ.get("WT_TEST_SEED", "1"))
-    return sorted(chance.sample(points, min(count, len(points))), key=lambda point: (point.git, point.call))
+    return sorted(chance.sample(points, min(count, len(points))))
 
 
 def killed_at(held: Stage, points: list[Point]) -> dict[str, int]:
     ends = {"before": 0, "after": 0}
     for point in points:
         held.reset()
-        held.faults.kill(point, *held.arguments)
+        ended = held.faults.kill(point, *held.arguments)
+        held.missed += ended.status >= 0  # git does not make every call every time
         ends[held.check(point)] += 1
     return ends
 
@@ -146,7 +148,7 @@ def failed_at(held: Stage, points: list[Point], error: str, *, for_ever: bool) -
         ended = held.faults.fail(point, error, *held.arguments, for_ever=for_ever)
         if ended.status:
             last = ended.stderr.strip().rpartition("\n")[2]
-            silent = for_ever and point.git == 0  # Python cannot say so either
+            silent = for_ever and point.git == "python"  # Python cannot say so either
             assert silent or last.startswith("worktrees.errors."), (point, ended.stderr)
         end = held.check(point)
         assert ended.status or end == "after", (point, ended)
@@ -167,7 +169,8 @@ def test_s24_stopped_at_some_points(stage: Callable[[str], Stage], verb: str) ->
 def test_s24_killed_at_every_point(stage: Callable[[str], Stage], verb: str) -> None:
     held = stage(verb)
     ends = killed_at(held, held.points)
-    print(f"{verb}: {len(held.points)} points, {ends}")
+    print(f"{verb}: {len(held.points)} points, {held.missed} missed, {ends}")
+    assert held.missed <= len(held.points) // 10
     assert ends["before"]
     assert ends["after"]
 
