@@ -48,11 +48,9 @@ class Desk:
                 removals.append(b"0 " + b"0" * 40 + b"\t" + name)
                 continue
             raw = content.encode() if isinstance(content, str) else content
-            if mode == "160000":
-                oid = raw
-            else:
-                oid = self.store.git("hash-object", "-w", "--stdin", stdin=raw).stdout.strip()
-            lines.append(mode.encode() + b" " + oid + b"\t" + name)
+            if mode != "160000":
+                raw = self.store.git("hash-object", "-w", "--stdin", stdin=raw).stdout.strip()
+            lines.append(mode.encode() + b" " + raw + b"\t" + name)
         listed = b"".join(line + b"\0" for line in removals + lines)
         self.store.git("update-index", "-z", "--add", "--replace", "--index-info", index=index, stdin=listed)
         return Oid(self.store.git("write-tree", index=index).text)

@@ -84,7 +84,9 @@ class Candidate:
 class MergeStrategy(Protocol):
     """How candidates become commits on top of a branch."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """What it is registered as."""
 
     def plan(
         self,

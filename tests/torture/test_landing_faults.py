@@ -36,7 +36,7 @@ class Picture(NamedTuple):
     """All that must be wholly one thing or wholly the other."""
 
     branch: str
-    index: bytes
+    staged: bytes
     status: bytes
     files: dict[str, bytes | str]
 

@@ -24,7 +24,7 @@ def untouched(kit: RepoKit) -> dict[str, tuple[object, ...]]:
     return kit.fingerprint()
 
 
-# ------------------------------------------------------------------------------------------------------------- landing
+# -------------------------------------------------------------------------------------------------------------- landing
 def test_land_moves_branch_index_and_files(desk: Desk) -> None:
     kit = desk.kit
     kit.write("notes.txt", "untracked\n")
@@ -224,7 +224,8 @@ def test_an_untracked_file_inside_a_directory_that_becomes_a_file_is_named(desk:
 
 def test_modes_and_odd_names(desk: Desk) -> None:
     odd = {b"new\nline": "1\n", b"latin-\xe9": "2\n", b'"quote': "3\n", b"-dash": "4\n", b" space ": "5\n"}
-    desk.land([desk.job({**odd, "README.md": ("100755", "program\n"), "tool.sh": ("100644", "text\n")})])
+    modes = {"README.md": ("100755", "program\n"), "tool.sh": ("100644", "text\n")}
+    desk.land([desk.job(odd), desk.job(modes)])
     kit = desk.kit
     assert kit.text("status", "--porcelain") == ""
     assert (kit.path / os.fsdecode(b"latin-\xe9")).read_bytes() == b"2\n"
@@ -252,7 +253,7 @@ def test_names_that_differ_in_case_only(desk: Desk) -> None:
     assert kit.read("readme.md") == b"renamed\n"
 
 
-# ------------------------------------------------------------------------------------------------- whoever else is there
+# ------------------------------------------------------------------------------------------------ whoever else is there
 def test_a_branch_that_moved_since_the_plan_is_refused(desk: Desk) -> None:
     kit = desk.kit
     job = desk.job({"src/new.py": "new\n"})
@@ -419,7 +420,7 @@ def test_without_a_commit(desk: Desk) -> None:
     assert tree_files(kit.path) == files
 
 
-# -------------------------------------------------------------------------------------------------- kinds of checkouts
+# --------------------------------------------------------------------------------------------------- kinds of checkouts
 def test_sparse_checkout_stays_sparse(desk: Desk) -> None:
     kit = desk.kit
     kit.git("sparse-checkout", "set", "--cone", "docs")
@@ -524,7 +525,7 @@ def test_sha256(make_repo: Callable[[str], RepoKit], tmp_path: Path) -> None:
     kit.assert_sound()
 
 
-# ------------------------------------------------------------------------------------------------------- undo and the log
+# ----------------------------------------------------------------------------------------------------- undo and the log
 def test_undo_and_redo(desk: Desk) -> None:
     kit = desk.kit
     job = desk.job({"src/new.py": "new\n", "README.md": "changed\n", "docs/guide.md": None}, name="one")

@@ -31,7 +31,7 @@ def edited(*changes: tuple[int, str]) -> str:
     return "".join(lines)
 
 
-# ------------------------------------------------------------------------------------------------------------ outcomes
+# ------------------------------------------------------------------------------------------------------------- outcomes
 def test_disjoint_jobs_become_merge_commits_in_order(desk: Desk) -> None:
     one = desk.job({"src/one.py": "1\n"}, name="one", task="Write one\nand more")
     two = desk.job({"src/two.py": "2\n", "docs/guide.md": None}, name="two")
@@ -95,7 +95,7 @@ def test_the_boss_went_on_meanwhile(desk: Desk) -> None:
     assert desk.read(plan.after, "src/app.py") == edited((5, "job"), (25, "boss")).encode()
 
 
-# ------------------------------------------------------------------------------------------------------ kinds of conflict
+# ---------------------------------------------------------------------------------------------------- kinds of conflict
 @pytest.mark.parametrize(
     ("one", "two", "expected"),
     [
@@ -153,7 +153,7 @@ def test_a_path_that_is_not_text_keeps_its_bytes(desk: Desk) -> None:
     assert plan.steps[1].conflicts[0].path_base64 == "bGF0aW4t6Q=="
 
 
-# ----------------------------------------------------------------------------------------------------- the boss's own edits
+# ------------------------------------------------------------------------------------------------- the boss's own edits
 def test_the_bosss_uncommitted_edits_are_not_landed(desk: Desk) -> None:
     dirty = desk.baseline(
         dirty={"README.md": "boss, dirty\n", "todo.txt": "boss, untracked\n", "src/app.py": edited((30, "boss"))}
@@ -188,7 +188,7 @@ def test_a_job_that_only_took_the_bosss_edits_away_is_empty(desk: Desk) -> None:
         assert [step.outcome for step in desk.plan([job], strategy=strategy).steps] == ["empty"]
 
 
-# -------------------------------------------------------------------------------------------------------------- attributes
+# ----------------------------------------------------------------------------------------------------------- attributes
 def test_a_worker_cannot_wave_its_conflicts_through(desk: Desk) -> None:
     planted = {".gitattributes": "* merge=union\n", "src/.gitattributes": "* merge=union\n"}
     jobs = [
@@ -253,7 +253,7 @@ def test_line_ends_are_made_equal_when_the_user_says_so(desk: Desk) -> None:
     assert desk.read(desk.plan([job]).after, "a.txt") == b"one\n2\n3\n4\n5\n"
 
 
-# --------------------------------------------------------------------------------------------------------- other strategies
+# ----------------------------------------------------------------------------------------------------- other strategies
 def test_rebase_makes_a_line_of_commits(desk: Desk) -> None:
     jobs = [
         desk.job({"src/one.py": "1\n"}, name="one", task="Write one"),
@@ -294,7 +294,7 @@ def test_strategies_are_found_by_name() -> None:
     assert config.plugin("merge", "three-way") is ThreeWay
 
 
-# --------------------------------------------------------------------------------------------------------------- what fails
+# ----------------------------------------------------------------------------------------------------------- what fails
 def test_a_snapshot_that_is_gone_is_named(desk: Desk) -> None:
     job = desk.job({"one": "1\n"})
     lost = Candidate(job.job_id, None, None, job.baseline, Oid("0123456789" * 4))
@@ -324,7 +324,7 @@ def test_a_merge_that_breaks_is_an_error_and_never_a_conflict(
     assert failed.value.hint
 
 
-# ------------------------------------------------------------------------------------------------------------------ overlap
+# -------------------------------------------------------------------------------------------------------------- overlap
 def test_conflicts_between_pairs(desk: Desk) -> None:
     one = desk.job({"src/app.py": edited((3, "1"))})
     two = desk.job({"src/app.py": edited((3, "2"))})
@@ -338,7 +338,7 @@ def test_conflicts_between_pairs(desk: Desk) -> None:
     ]  # fmt: skip
 
 
-# ------------------------------------------------------------------------------------------------------- git is the oracle
+# ---------------------------------------------------------------------------------------------------- git is the oracle
 class Oracle:
     """A checkout in which git itself merges or picks the same commits."""
 
