@@ -666,6 +666,35 @@ def test_worktrees_of_others_come_and_go(bench: Bench, tmp_path: Path) -> None:
     assert bench.audit().clean
 
 
+def test_worktrees_in_the_making_are_nobodys_damage(bench: Bench) -> None:
+    entry = bench.repo.common_dir / "worktrees/j-other222"
+    entry.mkdir()
+    (entry / "gitdir").touch()
+    bench.before = changes.fingerprint(bench.repo, bench.path, bench.admin)
+    for name, content in (("gitdir", "/x/.git"), ("commondir", "../.."), ("HEAD", "0" * 40), ("locked", "wt")):
+        (entry / name).write_text(content)
+    assert bench.audit().clean
+    bench.before = changes.fingerprint(bench.repo, bench.path, bench.admin)
+    (entry / "HEAD").write_text(bench.kit.head())
+    assert bench.audit().clean
+    for name in ("commondir", "HEAD", "locked", "gitdir"):
+        (entry / name).unlink()
+        assert bench.audit().clean
+    entry.rmdir()
+
+
+@pytest.mark.parametrize("file", ["gitdir", "commondir", "config.worktree"])
+def test_a_worktree_of_another_led_elsewhere_is_damage(bench: Bench, tmp_path: Path, file: str) -> None:
+    bench.kit.git("worktree", "add", "--quiet", "--detach", tmp_path / "one")
+    bench.before = changes.fingerprint(bench.repo, bench.path, bench.admin)
+    place = bench.repo.common_dir / "worktrees/one" / file
+    was = place.read_text() if place.exists() else None
+    place.write_text("/elsewhere\n")
+    assert codes(bench.audit()) == {"admin-changed"}
+    assert bench.audit().quarantine
+    place.unlink() if was is None else place.write_text(was)
+
+
 # ---------------------------------------------------------------------------------------------------- change sets
 def change(path: str, status: str = "M", old: str | None = None) -> FileChange:
     return FileChange(path=path, status=status, old_path=old)  # type: ignore[arg-type]

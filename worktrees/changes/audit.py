@@ -305,18 +305,19 @@ class _Comparison:
             if file == "locked":
                 return _Rule("admin-changed", False, "the worktree was unlocked")
             return _Rule("info-changed", False, "{} changed") if file.startswith("info/") else _ADMIN
-        if not self._stayed(entry):
-            # Other jobs and the user's own worktrees come and go.
-            return None
         if name == self.before["head"][0]:
             return _Rule("boss-head-moved", False, f"the boss's {{}} moved{_MEANWHILE}")
-        if file == "HEAD":
+        # Other worktrees come and go, and may be half made or half gone; those of other jobs have audits of their own.
+        old, new = (side["files"].get(name) for side in (self.before, self.after))
+        whole = bool(old and old[2:] != [0] and new)
+        if file in ("gitdir", "commondir"):
+            return _ADMIN if whole else None
+        if file == "config.worktree":
+            place = f"worktrees/{entry}/gitdir"
+            return _ADMIN if self.before["files"].get(place) and self._same(place) else None
+        if file == "HEAD" and whole and not entry.startswith("j-"):
             return _Rule("refs-moved", False, f"{{}} moved{_MEANWHILE}")
-        return _ADMIN if file in ("gitdir", "commondir", "config.worktree") else None
-
-    def _stayed(self, entry: str) -> bool:
-        """Whether a worktree entry was there before and is there now."""
-        return all(side["files"].get(f"worktrees/{entry}/gitdir") for side in (self.before, self.after))
+        return None
 
     def _grew(self, name: str) -> bool:
         old, new = (side["files"].get(name) or [0, "", 0] for side in (self.before, self.after))
