@@ -46,8 +46,7 @@ SCENARIOS = {
 }
 
 _PARTS = {
-    "merge": "s21 s22 s23 s27",
-    "landing": "s24",
+    "merge": "s21 s22 s27",
     "shared mode": "s28",
     "guard and sandbox": "s18 s30",
     "board": "s32 s33 s34 s35",
