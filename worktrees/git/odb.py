@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from worktrees.errors import GitFailed
 from worktrees.git import door
 from worktrees.git.durability import sync_filesystem
+from worktrees.git.refs import break_dead
 from worktrees.model import Oid
 
 if TYPE_CHECKING:
@@ -87,9 +88,19 @@ class ObjectStore:
 
     def set_ref(self, name: str, new: Oid, *, durable: bool = False) -> None:
         """Points a ref at a commit."""
+        break_dead(self.path / f"{name}.lock")
         self.git("update-ref", "--no-deref", name, new, durable=durable)
         if durable:
             self.make_durable()
+
+    def delete_refs(self, prefix: str) -> None:
+        """Removes refs below a prefix."""
+        names = list(self.refs(prefix))
+        break_dead(self.path / "packed-refs.lock", *(self.path / f"{name}.lock" for name in names))
+        if names:
+            self.git(
+                "update-ref", "--no-deref", "--stdin", stdin="".join(f"delete {name}\n" for name in names).encode()
+            )
 
     def commit(
         self,

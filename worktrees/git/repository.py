@@ -281,10 +281,14 @@ class Repo:
         if durable:
             sync_filesystem(self.common_dir)
 
-    def delete_ref(self, name: str, old: Oid | None = None) -> None:
-        """Removes a ref of ours; no error when it is not there."""
-        if self.ref(name) is not None:
-            self.git("update-ref", "--no-deref", "-d", name, *([old] if old else []))
+    def delete_ref(self, name: str) -> None:
+        """Removes a ref of ours (`refs/wt/…`); no error when it is not there. Raises: Busy."""
+        if (self.common_dir / "reftable").is_dir():
+            self.git("update-ref", "--no-deref", "-d", name)
+            return
+        from worktrees.git import refs  # not for those who only look
+
+        refs.delete(self.common_dir, name)
 
 
 def _small(path: Path) -> str | None:
