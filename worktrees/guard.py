@@ -26,6 +26,7 @@ import re
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
+from types import MappingProxyType
 
 from worktrees.store import write_bytes
 
@@ -69,24 +70,44 @@ def arm(
     """A worker's environment: who it is, its own temporary directory, and the guard for this repository."""
     armed = dict(base)
     armed.update(
-        WT_JOB=job,
-        WT_WORKFLOW=workflow,
-        WT_WORKSPACE=os.fspath(workspace),
+        mark(job=job, workflow=workflow, workspace=workspace, common_dir=common_dir, hooks=hooks),
         TMPDIR=os.fspath(temporary),
         TMP=os.fspath(temporary),
         TEMP=os.fspath(temporary),
         PWD=os.fspath(workspace),
         GIT_OPTIONAL_LOCKS="0",
         GIT_TERMINAL_PROMPT="0",
-        GIT_CONFIG_COUNT="2",
     )
     armed.pop("OLDPWD", None)
+    return armed
+
+
+def mark(
+    *,
+    job: str,
+    workflow: str,
+    workspace: Path,
+    common_dir: Path,
+    hooks: Path,
+    inherited: Mapping[str, str] = MappingProxyType({}),
+) -> dict[str, str]:
+    """The variables that make a process a worker, guard included; configuration it inherited stays in force."""
     # The git directory itself, and those of linked work trees below it.
     place = re.sub(r"([*?\[\]\\])", r"\\\1", os.fspath(common_dir))
-    for number, pattern in enumerate((place, place + "/")):
-        armed[f"GIT_CONFIG_KEY_{number}"] = f"includeIf.gitdir:{pattern}.path"
-        armed[f"GIT_CONFIG_VALUE_{number}"] = os.fspath(hooks / "guard.cfg")
-    return armed
+    guard = [(f"includeIf.gitdir:{pattern}.path", os.fspath(hooks / "guard.cfg")) for pattern in (place, place + "/")]
+    pairs = [pair for pair in _configured(inherited) if pair not in guard] + guard
+    settings = {"GIT_CONFIG_COUNT": str(len(pairs))}
+    for number, (key, value) in enumerate(pairs):
+        settings |= {f"GIT_CONFIG_KEY_{number}": key, f"GIT_CONFIG_VALUE_{number}": value}
+    return {"WT_JOB": job, "WT_WORKFLOW": workflow, "WT_WORKSPACE": os.fspath(workspace), **settings}
+
+
+def _configured(environment: Mapping[str, str]) -> list[tuple[str, str]]:
+    """Configuration that an environment hands to git."""
+    count = environment.get("GIT_CONFIG_COUNT", "")
+    numbers = range(int(count)) if count.isdecimal() else ()
+    found = [(environment.get(f"GIT_CONFIG_KEY_{n}"), environment.get(f"GIT_CONFIG_VALUE_{n}")) for n in numbers]
+    return [(key, value) for key, value in found if key is not None and value is not None]
 
 
 def install_hooks(state_root: Path) -> Path:

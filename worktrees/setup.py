@@ -1,9 +1,8 @@
-"""Makes a fresh workspace worth working in: ignored files to bring along, links, submodules, setup commands, a port
-range.
+"""Makes a workspace worth working in: ignored files to bring along, links, submodules, setup commands, a port range.
 
-Works on a workspace no worker has touched yet. Everything it brings comes from the boss's own checkout and object
-stores; nothing is fetched. What it brought is returned as `Provision`, so that the record of changes does not count
-it as the worker's.
+Works on a workspace no worker has touched yet, or on one that somebody else made. Everything it brings comes from the
+boss's own checkout and object stores; nothing is fetched. What it brought is returned as `Provision`, so that the
+record of changes does not count it as the worker's.
 
 - `.worktreeinclude` in the boss's checkout lists patterns in gitignore syntax; of the files they match only *ignored*
   ones are copied, because tracked ones are there already and untracked ones are the boss's unfinished work (see the
@@ -67,17 +66,17 @@ class Provision:
         }
 
 
-def provide(repo: Repo, workspace: Path, commit: str, settings: Settings) -> Provision:
-    """Brings includes, links and submodules into a fresh workspace.
+def provide(repo: Repo, workspace: Path, commit: str, settings: Settings, *, fresh: bool = True) -> Provision:
+    """Brings includes, links and submodules into a workspace; in one that is not `fresh` some may be there already.
 
-    Never fails for what it cannot bring: that is a finding. Cost: two `ls-files` where there is an include file, one
-    `ls-tree` where the commit has a `.gitmodules`, else two `stat` calls.
+    Never overwrites anything and never fails for what it cannot bring: that is a finding. Cost: two `ls-files` where
+    there is an include file, one `ls-tree` where the commit has a `.gitmodules`, else two `stat` calls.
     """
     provision = Provision()
     if repo.work_tree is None:
         return provision
-    copied = _include(repo, repo.work_tree, workspace, provision)
-    _link(repo.work_tree, workspace, settings.link_directories, provision)
+    copied = _include(repo, repo.work_tree, workspace, provision, fresh=fresh)
+    _link(repo.work_tree, workspace, settings.link_directories, provision, fresh=fresh)
     _submodules(repo.common_dir, repo.work_tree, repo.common_dir, workspace, commit, b"", provision)
     return Provision(provision.paths, provision.submodules, copied, provision.findings)
 
@@ -95,7 +94,7 @@ def included_paths(repo: Repo, work_tree: Path) -> list[bytes]:
     return sorted(files.intersection(repo.git(*untracked, "--exclude-standard").records)) if files else []
 
 
-def _include(repo: Repo, source: Path, workspace: Path, provision: Provision) -> int:
+def _include(repo: Repo, source: Path, workspace: Path, provision: Provision, *, fresh: bool) -> int:
     copied = 0
     try:
         paths = included_paths(repo, source)
@@ -111,6 +110,8 @@ def _include(repo: Repo, source: Path, workspace: Path, provision: Provision) ->
             except FileNotFoundError:
                 continue  # it vanished while we looked: the boss's tree is alive
             except OSError as error:
+                if error.errno == errno.EEXIST and not fresh:
+                    continue
                 provision.findings.append(
                     Finding(
                         code="include-skipped",
@@ -215,7 +216,7 @@ def _copy_content(source: int, target: int, name: bytes, found: os.stat_result) 
 
 
 # ---------------------------------------------------------------------------------------------------------------- links
-def _link(source: Path, workspace: Path, directories: Sequence[str], provision: Provision) -> None:
+def _link(source: Path, workspace: Path, directories: Sequence[str], provision: Provision, *, fresh: bool) -> None:
     for text in directories:
         path = os.fsencode(text).strip(b"/")
         if not path or b".." in path.split(b"/"):
@@ -237,6 +238,8 @@ def _link(source: Path, workspace: Path, directories: Sequence[str], provision: 
         except FileNotFoundError:
             continue  # the boss has no such directory (yet)
         except OSError as error:
+            if error.errno == errno.EEXIST and not fresh:
+                continue
             provision.findings.append(
                 Finding(
                     code="link-skipped", path=path_text(path), message=f"not linked: {os.strerror(error.errno or 0)}"
@@ -274,6 +277,8 @@ def _submodules(
             )
             continue
         place = Path(os.fsdecode(os.path.join(os.fsencode(target), path)))
+        if place.is_dir() and any(place.iterdir()):
+            continue  # somebody else has checked it out
         try:
             _borrow(home, place, oid.decode())
         except (GitFailed, OSError) as error:

@@ -20,14 +20,14 @@ from __future__ import annotations
 import builtins
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast, get_args
+from typing import TYPE_CHECKING, Any, Literal
 
 from worktrees import changes, config, isolation, jobs, landing, setup
+from worktrees.boss import diagnosis
+from worktrees.boss.footing import Footing
 from worktrees.boss.judgement import (
     candidate,
     conflicts_ahead,
-    layers,
-    lost,
     mergeable,
     operation_id,
     refuse_if_overlapping,
@@ -38,15 +38,13 @@ from worktrees.boss.judgement import (
     unfinished,
     with_conflicts,
 )
-from worktrees.errors import NotFound, Refused, Usage, WorktreesError
-from worktrees.jobs import baselines, looks, removal
+from worktrees.errors import NotFound, Refused, WorktreesError
+from worktrees.jobs import admission, baselines, looks, removal
 from worktrees.model import (
-    Baseline,
     ChangeSet,
     Configuration,
     Diagnosis,
     Diff,
-    DirtyPolicy,
     EventPage,
     Finding,
     Job,
@@ -55,7 +53,6 @@ from worktrees.model import (
     Logs,
     Merged,
     MergePlan,
-    Notice,
     Operation,
     OperationId,
     Outcome,
@@ -86,7 +83,7 @@ Stream = Literal["stdout", "stderr"]
 Order = Literal["given", "completion", "created"]
 
 
-class Boss:
+class Boss(Footing):
     """The verbs, for the repository around `path`.
 
     Keyword arguments are settings of the call (`k_write=4`), the layer above all others. `notices` holds what the
@@ -94,17 +91,6 @@ class Boss:
 
     Raises: Refused `not-a-repository`, `unsupported-repository`; Usage for a setting that is wrong in any layer.
     """
-
-    def __init__(self, path: str | Path = ".", **settings: Any) -> None:
-        self.repo, standing_in = isolation.discover_boss(Path(path).absolute())
-        self._layers = [*layers(self.repo), *([("this call", settings)] if settings else [])]
-        self.settings = config.Settings()
-        for source, values in self._layers:
-            self.settings = self.settings.with_values(values, source)
-        self.place = isolation.place(self.repo, self.settings)
-        self.state = self.place.state
-        self.worker = JobId(os.environ["WT_JOB"]) if os.environ.get("WT_JOB") else standing_in
-        self.notices: builtins.list[Notice] = []
 
     # ------------------------------------------------------------------------------------------------------ starting
     def spawn(self, command: Sequence[str] | None = None, **wishes: Any) -> Job:
@@ -132,14 +118,10 @@ class Boss:
         joined: dict[WorkflowName, Workflow] = {}
         for index, spec in enumerate(specs):
             baseline = starts[spec.base, spec.dirty]
-            workflow, opened = None, False
             try:
-                workflow, opened = self._join(spec.workflow, baseline)
-                job = jobs.submit(self.place, workflow, spec, self.settings, os.environ, baseline=baseline)
-            except BaseException as error:
-                if workflow is not None and opened:
-                    removal.discard_empty(self.place, workflow.workflow_id)
-                if len(specs) == 1 or not isinstance(error, WorktreesError):
+                workflow, job = self._submit(spec, baseline, opened_at=baseline)
+            except WorktreesError as error:
+                if len(specs) == 1:
                     raise
                 failures.append(
                     SpawnFailure(index=index, name=spec.name, code=error.code, message=error.message, hint=error.hint)
@@ -154,11 +136,41 @@ class Boss:
         left_out = max((baseline.left_out for baseline in starts.values()), default=0)
         if left_out:
             self._notice("dirty-left-out", f"{counted(left_out, 'uncommitted path')} of the checkout left out")
-        for notice in dict.fromkeys(
-            notice for job_id in made for notice in looks.provision_notices(self.state, job_id)
-        ):
-            self._notice(*notice)
+        self._notice_provisions(made)
         return Spawned(jobs=[jobs.load(self.state, job_id) for job_id in made], failures=failures)
+
+    def adopt(
+        self, path: str | Path = ".", *, name: str | None = None, base: str | None = None, workflow: str | None = None
+    ) -> SetUp:
+        """Makes a linked worktree that somebody else made the workspace of an open job, as it stands.
+
+        Brings what a fresh workspace gets and overwrites nothing. What differs from `base`, by default the worktree's
+        HEAD now, is the job's work. `path` is any directory in it. The boss's side is the work tree we stand in, the
+        main one when that is the one adopted.
+
+        Raises: NotFound; Refused `main-worktree`, `own-workspace`, `already-adopted`, `not-an-ancestor`,
+        `unsupported-repository`, ...
+        """
+        if os.environ.get("WT_JOB"):
+            self._boss_only("setup")
+        foreign = isolation.find_foreign(self.place, self.here / path)
+        self._boss_only("setup")
+        main = isolation.from_main(self.repo)
+        if self.repo.work_tree == foreign.path:
+            self._stand_in(main)
+        self._mend()
+        baseline, edits = baselines.adopted(self.repo.at(foreign.path), base)
+        opened_at = baselines.baseline(self.place, None, "ignore")
+        self.state.prepare()
+        self.place.store.ensure(self.repo)
+        spec = JobSpec(name=name, workflow=workflow, isolation=isolation.AdoptedIsolation.name)
+        kind = isolation.AdoptedIsolation(foreign)
+        _, job = self._submit(spec, baseline, opened_at=opened_at, isolation=kind)
+        if edits:
+            paths = counted(edits, "uncommitted path")
+            self._notice("adopted-edits", f"{paths} of the worktree count{'s' * (edits == 1)} as the job's work")
+        self._notice_provisions([job.job_id])
+        return SetUp(job=job, workspace=job.workspace, **looks.provided(self.state, job.job_id))
 
     # ------------------------------------------------------------------------------------------------------ watching
     def list(self, *, workflow: str | None = None, closed: bool = False) -> JobList:
@@ -488,23 +500,10 @@ class Boss:
     def doctor(self, *, fix: bool = False) -> Diagnosis:
         """What a crash left, by name; `fix` mends it. Never deletes work, never touches anybody else's worktrees."""
         self._boss_only("doctor")
-        if not self.state.exists():
-            return Diagnosis()
-        mended: builtins.list[Finding] = []
-        if fix:
-            mended += [*isolation.recover(self.place), *landing.recover(self.place)]
-            mended += [lost(job) for job in jobs.reconcile(self.place)]
-            self._note_landings()
-        running = {job.job_id for job in jobs.load_all(self.state) if job.state != "done"}
-        findings = isolation.doctor_findings(self.place, fix=fix, running=running)
-        return Diagnosis(findings=[] if fix else findings, mended=mended + findings if fix else [])
+        return diagnosis.diagnose(self.place, [self._note_landings] if fix else None)
 
     def set_up(self, *, approve: bool = False) -> SetUp:
-        """Which setup commands there are; in a linked worktree of the user's own it also brings what setup brings.
-
-        Brings what a fresh workspace gets (includes, links, submodules) into the worktree we stand in, if it is not
-        the main one. `approve` records the user's consent to the repository file's commands, text by text.
-        """
+        """Which setup commands there are; `approve` records the user's consent to those of the repository file."""
         self._boss_only("setup")
         asked = setup.repository_commands(self.repo)
         if approve:
@@ -512,12 +511,23 @@ class Boss:
         running, waiting = setup.commands_to_run(self.repo, self.settings)
         commands = [SetupCommand(command=command, approved=True) for command in running]
         commands += [SetupCommand(command=command, approved=False) for command in waiting]
-        main = self.repo.main_work_tree
-        here, commit = self.repo.work_tree, self.repo.head().commit
-        if here is None or commit is None or main is None or here == main:
-            return SetUp(commands=commands)
-        brought = setup.provide(self.repo.at(main), here, commit, self.settings)
-        return SetUp(commands=commands, workspace=str(here), **brought.dump())
+        return SetUp(commands=commands)
+
+    def environment(self, word: str | None = None) -> SetUp:
+        """The variables that make a process the worker of an open job: who it is, its ports, the guard.
+
+        Whoever stands in its workspace may leave the word out. Raises: Refused `job-not-open`.
+        """
+        self.notices.clear()
+        job = self._own(word) if self.worker else self._one(required(word))
+        if job.state != "open":
+            raise Refused(
+                f"`{job.name or job.job_id}` is {job.state} and not open",
+                code="job-not-open",
+                hint=f"wt status {job.name or job.job_id}",
+                details={"jobId": job.job_id, "state": job.state},
+            )
+        return SetUp(job=job, workspace=job.workspace, environment=admission.environment(self.place, job, os.environ))
 
     def configuration(self) -> Configuration:
         """Every setting with its value and the layer that decides it."""
@@ -529,92 +539,7 @@ class Boss:
             ]
         )
 
-    # ------------------------------------------------------------------------------------------------------ who asks
-    def _boss_only(self, verb: str) -> None:
-        self.notices.clear()
-        if self.worker:
-            raise self._not_boss(verb)
-
-    def _not_boss(self, verb: str) -> Refused:
-        return Refused(
-            f"`{verb}` is the boss's alone, and this is the worker of `{self.worker}`",
-            code="not-boss",
-            hint="leave the changes in the files, the boss merges them; look at them with: wt diff",
-        )
-
-    def _own(self, word: str | None) -> Job:
-        """The worker's own job; the word may only name that one."""
-        job = jobs.load(self.state, self.worker or JobId(""))
-        if word is not None and word not in (job.job_id, job.name):
-            raise self._not_boss(f"looking at {word}")
-        return job
-
     # --------------------------------------------------------------------------------------------------------- steps
-    def _mend(self) -> None:
-        """Settles what a dead process left half-done, before anything new starts."""
-        if not self.state.exists():
-            return
-        for finding in (*isolation.recover(self.place), *landing.recover(self.place)):
-            self._notice(finding.code, finding.message)
-        self.mend_jobs()
-        self._note_landings()
-
-    def mend_jobs(self) -> bool:
-        """Settles jobs whose supervisor is gone; says whether anything changed."""
-        if self.worker or not self.state.exists():
-            return False
-        found = jobs.reconcile(self.place)
-        for job in found:
-            if job.result == "lost":
-                self._notice("job-lost", lost(job).message)
-        return bool(found)
-
-    def _notice(self, code: str, message: str) -> None:
-        self.notices.append(Notice(code=code, message=message))
-
-    def _one(self, word: str) -> Job:
-        self.mend_jobs()
-        return jobs.resolve(self.state, [word])[0]
-
-    def _name(self, workflow: str | None) -> WorkflowName | None:
-        """A workflow somebody named, checked."""
-        found = jobs.current_workflow(self.state, workflow) if workflow else None
-        return found.workflow_id if found else None
-
-    def _dirty_policy(self) -> DirtyPolicy:
-        for policy in get_args(DirtyPolicy):
-            if policy == self.settings.dirty:
-                return cast("DirtyPolicy", policy)
-        raise Usage(f"`{self.settings.dirty}` is no policy for uncommitted edits", hint="wt config")
-
-    def _join(self, name: str | None, baseline: Baseline) -> tuple[Workflow, bool]:
-        """The workflow a new job belongs to, and whether it was opened just now.
-
-        The first job opens one, and with it the boss's whole checkout is recorded.
-        """
-        found = self._open(name)
-        if found:
-            return found, False
-        # Two first spawns at once must not open two.
-        with self.state.lock("opening", purpose="open a workflow", timeout_seconds=self.settings.lock_timeout_seconds):
-            found = self._open(name)
-            if found:
-                return found, False
-            boss_state = landing.checkpoint(self.place.store, self.repo, "wt: the checkout when the workflow opened")
-            return jobs.open_workflow(self.place, baseline, name=name, boss_state=boss_state), True
-
-    def _open(self, name: str | None) -> Workflow | None:
-        try:
-            return jobs.current_workflow(self.state, name)
-        except NotFound:
-            return None
-
-    def _last_workflow(self) -> Workflow:
-        found = jobs.workflows(self.state, closed=True) if self.state.exists() else []
-        if not found:
-            raise NotFound("no workflow has recorded a baseline here", hint="wt spawn -- COMMAND")
-        return found[-1]
-
     def _to_merge(self, words: Sequence[str], workflow: str | None, order: Order | None) -> JobList:
         """The jobs a merge is about, in order."""
         if words:
@@ -644,22 +569,6 @@ class Boss:
                 hint=f"wt result {word}",
             )
         return found
-
-    def _note_landings(self) -> None:
-        """Writes into the jobs' records by which operation their work stands in the branch, as the log says.
-
-        The log is the truth; what a crash left out here is made good by the next call. A workflow whose jobs have all
-        landed or were dropped is closed, one whose jobs came back is opened again.
-        """
-        stands = landing.landed(landing.operations(self.state))
-        came_back: dict[WorkflowName, bool] = {}
-        for row in jobs.rows(self.state, closed=True):
-            operation = stands.get(JobId(row["jobId"]))
-            if row["landedBy"] != operation:
-                job = jobs.update(self.state, JobId(row["jobId"]), landed_by=operation)
-                came_back[job.workflow_id] = came_back.get(job.workflow_id, False) or operation is None
-        for name, back in came_back.items():
-            removal.close_or_reopen(self.place, name, came_back=back)
 
     def _note_drop(self, dropped: Sequence[Job], *, undoes: OperationId | None = None) -> Operation:
         """Adds a drop, or the undo of one, to the log, and marks its jobs."""

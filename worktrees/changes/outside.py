@@ -40,6 +40,8 @@ def checkout_fingerprint(repo: Repo) -> dict[str, Any]:
 
 
 def _stat(top: Path, path: str) -> list[int] | None:
+    if path.endswith("/"):
+        return None  # a repository inside, an adopted worktree perhaps: what happens in there is its own affair
     try:
         found = os.lstat(os.path.join(top, path))
     except OSError:

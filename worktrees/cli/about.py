@@ -47,23 +47,6 @@ def demo(session: Session) -> int:
     return session.answer(run(quiet=session.json, out=session.out))
 
 
-@verb("setup", examples="wt setup\nwt setup --approve\ncd ../my-worktree && wt setup")
-@click.option("--approve", is_flag=True, help="Let the commands shown run; asked again when their text changes.")
-def setup(session: Session, approve: bool) -> int:
-    """Show or approve setup commands; make a worktree of your own usable.
-
-    Commands in `.wt.toml` (`setup_commands`) run in each fresh workspace, before the worker, once you have approved
-    them. In a linked worktree that you made yourself this brings what workspaces get: files of `.worktreeinclude`,
-    links, submodules.
-    """
-    found = session.boss().set_up(approve=approve)
-    if session.json:
-        return session.answer(found)
-    from worktrees.render.answers import setup_text
-
-    return session.answer(found, setup_text(found, session.out))
-
-
 @verb("config", examples="wt config\ngit config wt.kWrite 4")
 def config(session: Session) -> int:
     """Show every setting and where it comes from.

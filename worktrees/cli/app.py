@@ -16,7 +16,7 @@ from worktrees.render.text import shown
 SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
     "Start work": {
         "spawn": ("spawning", "Run a command in a fresh workspace, or open one for yourself."),
-        "setup": ("about", "Show or approve setup commands; make a worktree of your own usable."),
+        "setup": ("setup", "Show or approve setup commands; adopt a worktree of your own."),
     },
     "Watch it": {
         "list": ("watching", "List jobs, one line each."),

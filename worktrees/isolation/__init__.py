@@ -1,8 +1,9 @@
 """Where workers work: workspaces apart from the boss's checkout.
 
-`place` says where everything is and leads from a workspace back to the boss; `workspace` opens and closes; `entry` is
-git's side of a workspace, `journal` our own; `trash` and `remover` take away in the background; `commits` finds what
-would die with a workspace; `doctor` names damage. Knows no processes and no merging.
+`place` says where everything is and leads from a workspace back to the boss; `workspace` opens and closes, `adopted`
+does so with worktrees that somebody else made; `entry` is git's side of a workspace, `journal` our own; `trash` and
+`remover` take away in the background; `commits` finds what would die with a workspace; `doctor` names damage. Knows no
+processes and no merging.
 
 Invariants: a workspace stands whole or not at all; the repository never holds half an entry; nothing is removed but
 what was made here and still is what it was; nothing is removed by anybody's `prune`; no git command runs with discovery
@@ -14,15 +15,17 @@ All but `place` is imported on first use (PEP 562): `wt list` must not pay for i
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from worktrees.isolation.place import Place, discover_boss, pin, place
+from worktrees.isolation.place import Place, discover_boss, from_main, pin, place
 
 if TYPE_CHECKING:
+    from worktrees.isolation.adopted import AdoptedIsolation, Foreign, find_foreign
     from worktrees.isolation.commits import commits_only_here
     from worktrees.isolation.doctor import doctor_findings
     from worktrees.isolation.trash import sweep
     from worktrees.isolation.workspace import Isolation, Workspace, WorktreeIsolation, recover, workspace_of
 
 _PLACES = {
+    "adopted": ("AdoptedIsolation", "Foreign", "find_foreign"),
     "commits": ("commits_only_here",),
     "doctor": ("doctor_findings",),
     "trash": ("sweep",),
@@ -30,6 +33,8 @@ _PLACES = {
 }
 
 __all__ = [
+    "AdoptedIsolation",
+    "Foreign",
     "Isolation",
     "Place",
     "Workspace",
@@ -37,6 +42,8 @@ __all__ = [
     "commits_only_here",
     "discover_boss",
     "doctor_findings",
+    "find_foreign",
+    "from_main",
     "pin",
     "place",
     "recover",

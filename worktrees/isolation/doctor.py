@@ -19,6 +19,7 @@ from worktrees.isolation import entry, journal
 from worktrees.isolation.journal import Record
 from worktrees.isolation.place import JOB, Place, reported
 from worktrees.isolation.trash import discard
+from worktrees.isolation.workspace import standing_at
 from worktrees.model import Finding, JobId
 
 _LOCKS = ("index.lock", "HEAD.lock")
@@ -30,7 +31,8 @@ def doctor_findings(place: Place, *, fix: bool = False, running: Collection[JobI
     `running` are jobs whose worker may hold git's locks right now.
     """
     found: list[Finding] = []
-    ours = {record.job: record for record in journal.records(place)}
+    everything = list(journal.records(place))
+    ours = {record.job: record for record in everything if record.entry is None}
     for record in ours.values():
         if not fix:
             found += [finding for finding, _ in _of_ours(place, record, running)]
@@ -40,7 +42,7 @@ def doctor_findings(place: Place, *, fix: bool = False, running: Collection[JobI
                 if mend is not None:
                     mend()
                     found.append(finding)
-    return found if fix else [*found, *_of_others(place, ours), *_orphans(place, ours)]
+    return found if fix else [*found, *_adopted(place, everything), *_of_others(place, ours), *_orphans(place, ours)]
 
 
 def _of_ours(
@@ -74,6 +76,13 @@ def _of_ours(
         if job not in running and os.path.lexists(git_dir / name):
             finding = Finding(code="stale-lock", path=os.fspath(git_dir / name), message="a dead git left its lock")
             yield finding, partial(discard, place, git_dir / name)
+
+
+def _adopted(place: Place, records: Collection[Record]) -> Iterator[Finding]:
+    for record in records:
+        if record.entry is not None and standing_at(place, record) is None:
+            message = f"the worktree adopted as `{record.job}` is gone; `wt drop {record.job}` takes it off the list"
+            yield Finding(code="workspace-missing", path=os.fspath(record.path), message=message)
 
 
 def _of_others(place: Place, ours: Collection[JobId]) -> Iterator[Finding]:

@@ -32,13 +32,17 @@ _UNKNOWN = 0  # no directory has this inode
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A workspace as it was opened."""
+    """A workspace as it was opened.
+
+    `entry` names git's own directory of a worktree that somebody else made (see `adopted`); ours is named by the job.
+    """
 
     job: JobId
     path: Path
     inode: int
     commit: Oid
     sparse: tuple[str, ...] = ()
+    entry: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,16 +55,17 @@ class Intent:
 
 
 # ------------------------------------------------------------------------------------------------------------ records
-def write_record(place: Place, record: Record) -> None:
+def write_record(place: Place, record: Record, *, durable: bool = False) -> None:
     """Notes that a workspace stands."""
     place.records.mkdir(mode=0o700, exist_ok=True)
-    write_json(_record_path(place, record.job), {**asdict(record), "path": os.fspath(record.path)})
+    write_json(_record_path(place, record.job), {**asdict(record), "path": os.fspath(record.path)}, durable=durable)
 
 
 def record_of(place: Place, job: JobId) -> Record | None:
     """The record of a job's workspace, None when none stands.
 
-    It is not synced, so a power cut may leave it empty; git's entry, which is, then says where the workspace is.
+    That of a workspace of ours is not synced, so a power cut may leave it empty; git's entry, which is, then says where
+    the workspace is.
     """
     try:
         found = read_json(_record_path(place, job))
@@ -71,7 +76,12 @@ def record_of(place: Place, job: JobId) -> Record | None:
     if found is None:
         return None
     return Record(
-        JobId(found["job"]), Path(found["path"]), found["inode"], Oid(found["commit"]), tuple(found.get("sparse", ()))
+        JobId(found["job"]),
+        Path(found["path"]),
+        found["inode"],
+        Oid(found["commit"]),
+        tuple(found.get("sparse", ())),
+        found.get("entry"),
     )
 
 

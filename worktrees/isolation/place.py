@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING
 from worktrees.errors import GitFailed, Refused, StateBroken, Usage
 from worktrees.git import Repo, discover, sync_filesystem
 from worktrees.model import JobId, Oid
-from worktrees.store import State, write_bytes
+from worktrees.store import State, read_json, write_bytes
 
 if TYPE_CHECKING:
     from worktrees.config import Settings
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from worktrees.model import Finding
 
 MARKER = ".wt.json"
+RECORDS = "workspaces"
 TRASH = ".trash"
 JOB = re.compile(r"j-[0-9a-z]{8}")
 
@@ -55,7 +56,7 @@ class Place:
     @property
     def records(self) -> Path:
         """Where we note every workspace that stands."""
-        return self.state.root / "workspaces"
+        return self.state.root / RECORDS
 
 
 def place(repo: Repo, settings: Settings) -> Place:
@@ -140,7 +141,8 @@ def unmark(place: Place, root: Path) -> None:
 def discover_boss(start: Path) -> tuple[Repo, JobId | None]:
     """The boss's repository around a directory, and the job when the directory lies in its workspace.
 
-    Costs one git process. Raises: Refused `not-a-repository`, `unsupported-repository`.
+    Costs one git process; in a linked worktree that is not ours also a read of the records, since it may be adopted.
+    Raises: Refused `not-a-repository`, `unsupported-repository`.
     """
     here = Path(os.path.realpath(start))
     for directory in reversed((here, *here.parents)):
@@ -152,7 +154,36 @@ def discover_boss(start: Path) -> tuple[Repo, JobId | None]:
             return _led_to(marker), None
         if JOB.fullmatch(below[0]):
             return _led_to(marker), JobId(below[0])
-    return discover(start), None
+    repo = discover(start)
+    return _adopted(repo) if repo.git_dir != repo.common_dir else (repo, None)
+
+
+def _adopted(repo: Repo) -> tuple[Repo, JobId | None]:
+    """The repository seen from the boss's side, and the job, when its work tree is one that was adopted."""
+    records = State(repo.common_dir).root / RECORDS
+    for name in os.listdir(records) if records.is_dir() else ():
+        with contextlib.suppress(StateBroken, OSError):
+            record = read_json(records / name) if name.endswith(".json") else None
+            if record is None or record.get("entry") != repo.git_dir.name or repo.work_tree is None:
+                continue
+            if os.stat(repo.work_tree).st_ino == record["inode"]:
+                return from_main(repo), JobId(record["job"])
+    return repo, None
+
+
+def from_main(repo: Repo) -> Repo:
+    """The repository seen from its main work tree.
+
+    Raises: Refused `unsupported-repository` when there is none.
+    """
+    main = repo.main_work_tree
+    if main is None:
+        raise Refused(
+            f"`{repo.common_dir}` is a bare repository and has no main work tree to merge into",
+            code="unsupported-repository",
+            hint="start in one of its worktrees: wt spawn",
+        )
+    return Repo(repo.common_dir, repo.common_dir, main, repo.object_format, repo.bare)
 
 
 def _is_own_file(path: Path) -> bool:
@@ -192,6 +223,9 @@ def pin(place: Place, ref: str, commit: Oid) -> None:
     Durable: the commit, all it leads to and the ref survive a power cut. No reflog is made.
     Raises: Refused `branch-moved` when the ref holds another commit.
     """
+    from worktrees.git.refs import break_dead
+
+    break_dead(place.repo.common_dir / f"{ref}.lock")
     words = ("update-ref", "--no-deref", ref, commit, "0" * len(commit))
     done = place.repo.git(*words, expect=None, durable=True)
     if done.status != 0:

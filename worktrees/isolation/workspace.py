@@ -42,6 +42,8 @@ class Isolation(Protocol):
 
     name: ClassVar[str]
     attribution: ClassVar[Literal["exact", "shared"]]
+    # Whether it makes directories, and takes them away; else they are somebody else's and stay as they are.
+    makes: ClassVar[bool]
 
     def open(
         self, place: Place, job: JobId, baseline: Baseline, *, sparse: Sequence[str] = (), index: Path | None = None
@@ -73,6 +75,7 @@ class WorktreeIsolation:
 
     name: ClassVar[str] = "worktree"
     attribution: ClassVar[Literal["exact", "shared"]] = "exact"
+    makes: ClassVar[bool] = True
 
     def open(
         self, place: Place, job: JobId, baseline: Baseline, *, sparse: Sequence[str] = (), index: Path | None = None
@@ -133,9 +136,25 @@ class WorktreeIsolation:
 
 
 def workspace_of(place: Place, job: JobId) -> Workspace | None:
-    """The workspace that was opened for a job and is not closed yet; its directory may be gone all the same."""
+    """The workspace that was opened for a job and is not closed yet; its directory may be gone all the same.
+
+    None also for a worktree of somebody else's that is gone: in its place may be another by now.
+    """
     record = journal.record_of(place, job)
-    return Workspace(job, record.path, place.entries / job) if record else None
+    if record is None or record.entry is None:
+        return Workspace(job, record.path, place.entries / job) if record else None
+    path = standing_at(place, record)
+    return Workspace(job, path, place.entries / record.entry) if path else None
+
+
+def standing_at(place: Place, record: Record) -> Path | None:
+    """Where the directory of a record stands, also when git has moved it; None when it is gone."""
+    moved = entry.points_at(place.entries / (record.entry or record.job))
+    for path in (record.path, *([moved] if moved else [])):
+        with contextlib.suppress(OSError):
+            if os.stat(path).st_ino == record.inode:
+                return path
+    return None
 
 
 def recover(place: Place) -> list[Finding]:
@@ -161,6 +180,8 @@ def recover(place: Place) -> list[Finding]:
                     found.append(Finding(code="workspace-recovered", path=os.fspath(path), message=message))
                 unmark(place, path.parent)
     for record in journal.records(place):
+        if record.entry is not None:
+            continue  # not ours to mend
         git_dir = place.entries / record.job
         for name, what in entry.damage(git_dir).items() if git_dir.is_dir() else ():
             if what not in entry.TORN:

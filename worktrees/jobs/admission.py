@@ -50,17 +50,20 @@ def submit(
     env: Mapping[str, str],
     *,
     baseline: Baseline | None = None,
+    isolation: Isolation | None = None,
 ) -> Job:
     """Records a job: `queued` with a command, `open` (workspace made before it returns) without one. Starts nothing.
 
     `baseline` is the workflow's own unless the job has another base; `env` is the boss's environment, of which the
-    worker gets what `guard` lets pass. Raises: Usage; Refused `name-taken`, `workflow-closed`; for an open job whatever
-    making its workspace raises, and then there is no job.
+    worker gets what `guard` lets pass. `isolation` is that of an open job whose kind is told more than its name.
+    Raises: Usage; Refused `name-taken`, `workflow-closed`; for an open job whatever making its workspace raises, and
+    then there is no job.
     """
     from worktrees.model import Job
 
     _check(spec)
-    config.plugin("isolation", spec.isolation)
+    if isolation is None and not config.plugin("isolation", spec.isolation).makes:
+        raise Usage(f"no workspace of the kind `{spec.isolation}` can be made", hint="wt spawn --isolation worktree")
     name = workflow.workflow_id
     job_id, directory = _new_directory(place, workflow)
     start = baseline or workflow.baseline
@@ -92,7 +95,7 @@ def submit(
                 job = records.changed(job, state="starting")
             records.write(directory, job)
         if spec.command is None:
-            job = _open(place, job, directory)
+            job = _open(place, job, directory, isolation)
     except BaseException:
         _forget(place, job, directory)
         raise
@@ -205,9 +208,9 @@ def _in_line(place: Place, job: Job, settings: Settings) -> Job:
     return job
 
 
-def _open(place: Place, job: Job, directory: Path) -> Job:
+def _open(place: Place, job: Job, directory: Path, isolation: Isolation | None) -> Job:
     spec = settlement.read_spec(directory)
-    workspace, _ = _make_workspace(place, job, directory, spec)
+    workspace, _ = _make_workspace(place, job, directory, spec, isolation)
     port = _claim_ports(place, job, spec.settings)
     leases.grant(directory, job.ttl_seconds)
     with place.state.lock(f"workflow-{job.workflow_id}", purpose=f"open {job.job_id}"):
@@ -351,21 +354,48 @@ def _prepare(place: Place, job: Job, directory: Path) -> Launch:
     )
 
 
+def environment(place: Place, job: Job, inherited: Mapping[str, str]) -> dict[str, str]:
+    """The variables that make a process the worker of an open job, on top of those it has."""
+    from worktrees import guard
+    from worktrees.isolation import workspace_of
+
+    workspace = workspace_of(place, job.job_id)
+    found = guard.mark(
+        job=job.job_id,
+        workflow=job.workflow_id,
+        workspace=workspace.path if workspace else Path(job.workspace or ""),
+        common_dir=place.repo.common_dir,
+        hooks=guard.install_hooks(place.state.root),
+        inherited=inherited,
+    )
+    if job.port is not None:
+        settings = settlement.read_spec(place.state.job_dir(job.workflow_id, job.job_id)).settings
+        found.update(WT_PORT=str(job.port), WT_PORT_COUNT=str(settings.port_count))
+    return found
+
+
 def settling_program(directory: Path) -> list[str]:
     """What a supervisor becomes when its worker is dead."""
     return [sys.executable, "-P", "-m", "worktrees.jobs.settlement", os.fspath(directory)]
 
 
-def _make_workspace(place: Place, job: Job, directory: Path, spec: settlement.Spec) -> tuple[Workspace, Isolation]:
-    """A workspace ready for its worker, and on record what its capture will trust. Whole or not at all."""
+def _make_workspace(
+    place: Place, job: Job, directory: Path, spec: settlement.Spec, isolation: Isolation | None = None
+) -> tuple[Workspace, Isolation]:
+    """A workspace ready for its worker, and on record what its capture will trust. Whole or not at all.
+
+    In one that somebody else made nothing is overwritten, and what stands there uncommitted is the job's work.
+    """
     from worktrees import changes, setup
 
-    isolation: Isolation = config.plugin("isolation", job.isolation)()
+    isolation = isolation or config.plugin("isolation", job.isolation)()
     seed = directory / "index.seed"
     workspace = isolation.open(place, job.job_id, job.baseline, sparse=spec.sparse, index=seed)
     try:
-        provision = setup.provide(place.repo, workspace.path, job.baseline.commit, spec.settings)
-        _, unapproved = setup.commands_to_run(place.repo, spec.settings)
+        head = job.baseline.commit if isolation.makes else place.repo.at(workspace.path).head().commit
+        commit = head or job.baseline.commit
+        provision = setup.provide(place.repo, workspace.path, commit, spec.settings, fresh=isolation.makes)
+        _, unapproved = setup.commands_to_run(place.repo, spec.settings) if job.command else ([], [])
         write_json(directory / "provision.json", {**provision.dump(), "unapproved": unapproved})
         changes.prime(
             place.store,
@@ -374,6 +404,7 @@ def _make_workspace(place: Place, job: Job, directory: Path, spec: settlement.Sp
             job.baseline,
             directory / "index",
             seed=seed if seed.exists() else None,
+            brought=None if isolation.makes else provision.paths,
         )
         fingerprint = changes.fingerprint(place.repo, workspace.path, workspace.git_dir)
         # Paths may hold surrogates, which only ASCII can say.

@@ -90,6 +90,38 @@ def baseline(place: Place, revision: str | None, policy: DirtyPolicy) -> Baselin
     )
 
 
+def adopted(repo: Repo, revision: str | None) -> tuple[Baseline, int]:
+    """The baseline of a worktree that somebody else made, and how many uncommitted paths it has; those are work.
+
+    It is `revision`, which must be behind the worktree's HEAD: what HEAD lacks would count as taken out. None: HEAD.
+
+    Raises: Refused `unborn-branch`, `not-an-ancestor`, `sparse-checkout`; NotFound for no such revision.
+    """
+    head = repo.head()
+    if head.commit is None:
+        raise Refused(
+            f"the branch `{head.branch}` of the worktree has no commit yet",
+            code="unborn-branch",
+            hint="git commit --allow-empty -m start",
+        )
+    commit = head.commit if revision is None else repo.resolve(revision)
+    if not repo.is_ancestor(commit, head.commit):
+        common = repo.merge_bases(commit, head.commit)
+        raise Refused(
+            f"`{revision}` holds commits that the worktree does not build on",
+            code="not-an-ancestor",
+            hint=f"wt setup --base {common[0][:10]}" if common else "wt setup, without --base",
+            details={"base": commit, "head": head.commit, "mergeBases": common},
+        )
+    if commit != head.commit and any(entry[:2] == b"S " for entry in repo.git("ls-files", "-t", "-z").records):
+        raise Refused(
+            "the worktree is a sparse checkout, so what lies outside of it can be compared with its own HEAD only",
+            code="sparse-checkout",
+            hint="wt setup, without --base",
+        )
+    return Baseline(commit=commit, branch=head.branch), len(uncommitted(repo).all)
+
+
 def uncommitted(repo: Repo) -> Edits:
     """The uncommitted edits of a checkout, ignored files aside; costs one `git status`."""
     edits = Edits()

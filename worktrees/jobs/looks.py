@@ -6,7 +6,7 @@ Nothing here changes a record. A live look writes objects into wt's own store th
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from worktrees.errors import Refused
 from worktrees.jobs import settlement
@@ -48,6 +48,12 @@ def provision_notices(state: State, job_id: JobId) -> list[tuple[str, str]]:
         commands = ", ".join(f"`{command}`" for command in waiting)
         said.append(("setup-not-approved", f"not run: {commands}; look at them and run: wt setup --approve"))
     return said
+
+
+def provided(state: State, job_id: JobId) -> dict[str, Any]:
+    """What setup brought into a job's workspace, as fields of `SetUp`."""
+    record = read_json(state.find_job_dir(job_id) / "provision.json") or {}
+    return {name: record[name] for name in ("paths", "submodules", "copiedBytes", "findings") if name in record}
 
 
 def live(place: Place, job: Job, settings: Settings) -> ChangeSet:

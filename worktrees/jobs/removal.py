@@ -6,7 +6,7 @@ The order of a removal, for each workspace:
 2. it is captured again: edits made after the job was settled become a commit of their own (`<snapshot ref>-removed`),
    the record of the job stays what it was; ignored files are kept up to a limit (`<snapshot ref>-ignored`), and so
    are commits that only the workspace leads to (`<snapshot ref>-commits/<n>`);
-3. `isolation` takes it away, journaled;
+3. `isolation` takes it away, journaled; a worktree that somebody else made is released instead, and stays as it is;
 4. for a drop the operation log and the job's record say so, which is the caller's.
 
 A crash leaves the workspace, or a record that is made good by repeating the command. `drop` gives a job up: merges
@@ -28,7 +28,7 @@ from worktrees.git import reader, tree_changes
 from worktrees.git.door import pipe
 from worktrees.jobs import looks, records
 from worktrees.jobs.cancellation import cancel
-from worktrees.jobs.settlement import settle
+from worktrees.jobs.settlement import remove_tree, settle
 from worktrees.jobs.workflow import close_workflow, load_workflow, rewrite
 from worktrees.model import Oid, Removal, Removed
 from worktrees.store import seconds_of
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from worktrees.config import Settings
     from worktrees.git import Repo
     from worktrees.git.objects import Reader
-    from worktrees.isolation import Place, Workspace
+    from worktrees.isolation import Isolation, Place, Workspace
     from worktrees.model import ChangeSet, IgnoredFile, Job, JobId, OperationId, WorkflowName
 
 _MOST_PROCESSES_NAMED = 3
@@ -86,7 +86,7 @@ def _require_still(place: Place, job: Job) -> None:
             hint=f"wt cancel {word} && wt wait {word}",
             details={"jobId": job.job_id, "state": job.state},
         )
-    workspace = isolation.workspace_of(place, job.job_id)
+    workspace = isolation.workspace_of(place, job.job_id) if _kind(job).makes else None
     if workspace is not None and (alive := processes_in(workspace.path)):
         named = ", ".join(f"{name} ({pid})" for pid, name in alive[:_MOST_PROCESSES_NAMED])
         raise Refused(
@@ -125,9 +125,9 @@ def _capture(place: Place, job: Job, settings: Settings) -> tuple[Oid | None, li
 
     Returns the commit that holds its files now, and the ignored files that are more than the limit.
 
-    Raises: Refused `not-captured`.
+    A worktree of somebody else's stays, so nothing of it has to be kept. Raises: Refused `not-captured`.
     """
-    workspace = isolation.workspace_of(place, job.job_id)
+    workspace = isolation.workspace_of(place, job.job_id) if _kind(job).makes else None
     if workspace is None or not workspace.path.is_dir():
         return job.snapshot, []
     ref = snapshot_ref(job)
@@ -135,7 +135,7 @@ def _capture(place: Place, job: Job, settings: Settings) -> tuple[Oid | None, li
     found, scan = changes.capture(
         place.store, place.repo, workspace.path, job.baseline,
         job=job.job_id, ref=None, index=index, settings=settings,
-        candidates=plugin("isolation", job.isolation)().candidates(workspace),
+        candidates=_kind(job).candidates(workspace),
     )  # fmt: skip
     if not scan.verified and job.verified is not False:
         raise Refused(
@@ -173,15 +173,24 @@ def _keep_commit(place: Place, job: Job, commit: Oid, ref: str) -> None:
     place.store.set_ref(ref, commit, durable=True)
 
 
+def _kind(job: Job) -> Isolation:
+    found: Isolation = plugin("isolation", job.isolation)()
+    return found
+
+
 def _remove(place: Place, job: Job, kept: Oid | None, lost: list[IgnoredFile]) -> Removal:
-    workspace = isolation.workspace_of(place, job.job_id)
-    if workspace is not None:
-        plugin("isolation", job.isolation)().close(place, workspace)
+    kind, workspace = _kind(job), isolation.workspace_of(place, job.job_id)
+    if not kind.makes:
+        # Also when the worktree is gone by now: the record of it goes.
+        kind.close(place, workspace or isolation.Workspace(job.job_id, Path(job.workspace or ""), None))
+        records.update(place.state, job.job_id, workspace=None)
+    elif workspace is not None:
+        kind.close(place, workspace)
     return Removal(
         job_id=job.job_id,
         name=job.name,
         workspace=job.workspace,
-        outcome="removed",
+        outcome="removed" if kind.makes else "released",
         landed=job.landed_by is not None,
         snapshot=kept,
         age_seconds=_age(job),
@@ -190,12 +199,13 @@ def _remove(place: Place, job: Job, kept: Oid | None, lost: list[IgnoredFile]) -
 
 
 def _would_remove(place: Place, job: Job) -> Removal:
-    workspace = isolation.workspace_of(place, job.job_id)
+    makes = _kind(job).makes
+    workspace = isolation.workspace_of(place, job.job_id) if makes else None
     return Removal(
         job_id=job.job_id,
         name=job.name,
         workspace=job.workspace,
-        outcome="would-remove",
+        outcome="would-remove" if makes else "would-release",
         landed=job.landed_by is not None,
         snapshot=job.snapshot,
         size_bytes=disk_bytes(workspace.path) if workspace else None,
@@ -312,7 +322,7 @@ def _entry(objects: Reader, tree: Oid, path: bytes) -> tuple[str, str] | None:
 
 # ----------------------------------------------------------------------------------------------------- bringing back
 def restore(place: Place, job: Job) -> Job:
-    """Makes a removed workspace again as it was when it was taken away.
+    """Makes a removed workspace again as it was when it was taken away; for a released one a worktree of our own.
 
     Raises: Refused `workspace-present`, `no-snapshot`.
     """
@@ -329,10 +339,13 @@ def restore(place: Place, job: Job) -> Job:
     if last is None:
         raise Refused(f"`{word}` has no snapshot to restore", code="no-snapshot", hint=f"wt result {word}")
     if not job.workspace_present:
-        workspace = plugin("isolation", job.isolation)().open(
+        kind = job.isolation if _kind(job).makes else "worktree"
+        workspace = plugin("isolation", kind)().open(
             place, job.job_id, job.baseline.model_copy(update={"snapshot": last})
         )
         _bring_ignored(place, workspace, place.store.ref(f"{ref}-ignored"))
+        if kind != job.isolation:
+            return records.update(place.state, job.job_id, isolation=kind, workspace=os.fspath(workspace.path))
     return records.load(place.state, job.job_id)
 
 
@@ -390,11 +403,12 @@ def discard_empty(place: Place, name: WorkflowName) -> None:
     with place.state.lock(f"workflow-{name}", purpose=f"discard the workflow {name}"):
         directory = place.state.workflow_dir(name)
         try:
-            os.rmdir(directory / "jobs")  # not empty: somebody else has joined
+            os.rmdir(directory / "jobs")
+        except FileNotFoundError:
+            pass  # whoever was discarding it died
         except OSError:
-            return
-        (directory / "workflow.json").unlink()
-        directory.rmdir()
+            return  # not empty: somebody else has joined
+        (directory / "workflow.json").unlink(missing_ok=True)
+        remove_tree(directory)
     place.repo.delete_ref(f"refs/wt/{name}/base")
-    for ref in place.store.refs(f"refs/wt/{name}"):
-        place.store.git("update-ref", "-d", ref)
+    place.store.delete_refs(f"refs/wt/{name}")

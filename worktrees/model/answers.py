@@ -156,13 +156,14 @@ class OperationLog(Value):
 class Removal(Value):
     """One workspace `drop` or `clean` looked at; `reason` says why it stays when `outcome` is kept.
 
+    A worktree that somebody else made is released: the job lets go of it and nothing in it changes.
     `ignored_not_kept` are ignored files that went with it, because they were more than the setting keeps.
     """
 
     job_id: JobId
     name: str | None = None
     workspace: str | None = None
-    outcome: Literal["removed", "would-remove", "kept"]
+    outcome: Literal["removed", "would-remove", "released", "would-release", "kept"]
     reason: str | None = None
     landed: bool = False
     snapshot: Oid | None = None
@@ -226,9 +227,11 @@ class SetupCommand(Value):
 
 
 class SetUp(Value):
-    """`setup`: the commands, and what was brought into the worktree it was called in."""
+    """`setup`: the commands; the job made of an adopted worktree, and what was brought there; a worker's variables."""
 
     commands: list[SetupCommand] = []
+    job: Job | None = None
+    environment: dict[str, str] | None = None
     workspace: str | None = None
     paths: list[str] = []
     submodules: list[str] = []

@@ -289,10 +289,16 @@ def removed_text(removed: Removed, out: Terminal) -> str:
         for removal in removed.removals
     ]
     lines = [table(("JOB", "WORKSPACE", "SIZE", "AGE", "WHY"), rows, out, right=frozenset({2, 3}))]
-    gone = [removal for removal in removed.removals if removal.outcome != "kept"]
-    verb = "Would remove" if removed.dry_run else "Removed"
+    gone = [removal for removal in removed.removals if removal.outcome in ("removed", "would-remove")]
+    released = [removal for removal in removed.removals if removal.outcome in ("released", "would-release")]
     total = sum(removal.size_bytes or 0 for removal in gone)
-    lines.append(f"{verb} {counted(len(gone), 'workspace')}" + (f", {size(total)}" if total else "") + _back(removed))
+    if gone or not released:
+        verb = "Would remove" if removed.dry_run else "Removed"
+        what = f"{verb} {counted(len(gone), 'workspace')}" + (f", {size(total)}" if total else "")
+        lines.append(what + _back(removed))
+    if released:
+        verb = "Would release" if removed.dry_run else "Released"
+        lines.append(f"{verb} {counted(len(released), 'worktree')}; what somebody else made stays as it is.")
     return "\n".join(lines)
 
 
@@ -320,18 +326,22 @@ def workflows_table(found: Workflows, out: Terminal) -> str:
 
 
 def setup_text(found: SetUp, out: Terminal) -> str:
-    """The commands and what was brought."""
+    """The commands, or the adopted worktree and what was brought there; findings are among the warnings."""
     lines = []
     if found.commands:
         rows = [("approved" if item.approved else "waits", one_line(item.command)) for item in found.commands]
         lines.append(table(("STATE", "COMMAND"), rows, out))
         if not all(item.approved for item in found.commands):
             lines.append("Those that wait run once you say so: wt setup --approve")
-    if found.workspace:
+    if found.job is not None:
+        word, base = shown(found.job.name or found.job.job_id), found.job.baseline
+        since = f"from {base.commit[:10]}" + (f" ({shown(base.branch)})" if base.branch else "")
+        line = f"Adopted {out.paint(word, 'bold')} {since}" + (f" as {found.job.job_id}" if found.job.name else "")
+        lines.append(f"{line} in {shown(found.workspace)}; end it with: wt settle {word}")
+    if found.paths or found.submodules:
         brought = f"{counted(len(found.paths), 'path')} ({size(found.copied_bytes)})"
         modules = f" and {counted(len(found.submodules), 'submodule')}" if found.submodules else ""
-        lines.append(f"Brought {brought}{modules} into {shown(found.workspace)}.")
-    lines += findings_lines(found.findings, out)
+        lines.append(f"Brought {brought}{modules}.")
     return "\n".join(lines) or "Nothing to set up: no setup commands, and this is the main worktree."
 
 
