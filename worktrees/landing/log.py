@@ -113,9 +113,12 @@ def unfinished(state: State) -> list[Slot]:
 
 
 def read(slot: Slot) -> Operation | None:
-    """The record of a number."""
+    """The record of a number. Raises: StateBroken."""
     record = read_json(slot.record)
-    return None if record is None else Operation.model_validate(record)
+    try:
+        return None if record is None else Operation.model_validate(record)
+    except ValueError as error:
+        raise StateBroken(f"the record `{slot.record}` cannot be understood", hint="wt doctor") from error
 
 
 def write(slot: Slot, operation: Operation) -> Operation:
@@ -125,11 +128,15 @@ def write(slot: Slot, operation: Operation) -> Operation:
 
 
 def operations(state: State) -> list[Operation]:
-    """The operation log, oldest first; `undone_by` is set where an undo that still counts took an operation back."""
+    """The operation log, oldest first; `undone_by` is set where an undo that still counts took an operation back.
+
+    A damaged record is left out: `damaged` names it.
+    """
     log: list[Operation] = []
     undone: dict[OperationId, OperationId] = {}
     for number in reversed(state.operation_numbers()):
-        operation = read(Slot(state, number))
+        with contextlib.suppress(StateBroken):
+            operation = read(Slot(state, number))
         if operation is None:
             continue
         by = undone.get(operation.operation_id)

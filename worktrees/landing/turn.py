@@ -124,8 +124,11 @@ class Turn:
                 repo, store, self.slot.files, set(), start.files, end.files, what=what, env=checkout.with_store(store)
             )
             start = Shape(tree, start.index)
-            checkout.copy_index(repo, self.slot.index)
-            checkout.check_index_free(repo, store, self.slot.index, start.index, end.index, what=what)
+            if start.plain and end.plain:
+                self.slot.files.rename(self.slot.index)  # nothing is dirty, so it describes the index as well
+            else:
+                checkout.copy_index(repo, self.slot.index)
+                checkout.check_index_free(repo, store, self.slot.index, start.index, end.index, what=what)
         with contextlib.ExitStack() as brought:
             self._bring(brought, target, draft, end)
             self._name(draft)
