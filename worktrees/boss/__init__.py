@@ -46,7 +46,6 @@ from worktrees.model import (
     Diagnosis,
     Diff,
     EventPage,
-    Finding,
     Job,
     JobId,
     JobSpec,

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 # Snapshots are made by the tool, not by a person; what lands carries the boss's own name.
 TOOL_IDENTITY = ("wt", "wt@localhost")
+_ALTERNATES = "objects/info/alternates"
 
 
 class ObjectStore:
@@ -39,24 +40,62 @@ class ObjectStore:
         """Makes the store if there is none; whole or not at all, safe for many at once."""
         if self.path.is_dir():
             return self
-        temporary = self.path.with_name(f"{self.path.name}.{secrets.token_hex(4)}.new")
+        with self._fresh(repo) as temporary:
+            try:
+                os.rename(temporary, self.path)
+            except OSError:
+                if not self.path.is_dir():
+                    raise  # another process was faster otherwise; ours goes away below
+        return self
+
+    @contextlib.contextmanager
+    def _fresh(self, repo: Repo) -> Iterator[Path]:
+        """An empty store beside the place of ours; its name says which process made it."""
+        temporary = self.path.with_name(f"{self.path.name}.{os.getpid()}.{secrets.token_hex(4)}.new")
         try:
             door.run(
                 "init", "--quiet", "--bare", "--template=", f"--object-format={repo.object_format}", "--",
                 os.fspath(temporary), git_dir=None, config=("init.defaultRefFormat=files", "init.defaultBranch=none"),
             )  # fmt: skip
             (temporary / "objects" / "info").mkdir(exist_ok=True)
-            (temporary / "objects" / "info" / "alternates").write_bytes(_alternate_line(repo.common_dir / "objects"))
+            (temporary / _ALTERNATES).write_bytes(_alternate_line(repo.common_dir / "objects"))
             for key, value in repo.promisor_settings():
                 door.run("config", "--add", key, value, git_dir=temporary)
-            try:
-                os.rename(temporary, self.path)
-            except OSError:
-                if not self.path.is_dir():
-                    raise  # another process was faster otherwise; ours goes away below
+            yield temporary
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
-        return self
+
+    def damage(self, repo: Repo) -> dict[str, str]:
+        """What of the store is not as `ensure` makes it, so that git cannot read it: part -> what is wrong."""
+        if not self.path.is_dir():
+            return {".": "is missing"}
+        found = {name: "is missing" for name in ("objects", "refs") if not (self.path / name).is_dir()}
+        for name in ("HEAD", "config", _ALTERNATES):
+            try:
+                content = (self.path / name).read_bytes()
+            except OSError:
+                found[name] = "is missing"
+                continue
+            if name == "HEAD" and not content.startswith(b"ref: refs/"):
+                found[name] = "is garbage"
+            elif name == _ALTERNATES and _alternate_line(repo.common_dir / "objects") not in content:
+                found[name] = "does not lead to the repository's objects"
+            elif name == "config":
+                asked = door.run(
+                    "config", "--file", os.fspath(self.path / name), "core.bare", git_dir=repo.common_dir, expect=None
+                )
+                if asked.text != "true":
+                    found[name] = "is garbage"
+        return found
+
+    def mend(self, repo: Repo, name: str) -> None:
+        """Puts a damaged part back as `ensure` makes it; objects and refs that are there stay."""
+        if name == ".":
+            self.ensure(repo)
+            return
+        with self._fresh(repo) as fresh:
+            (self.path / name).parent.mkdir(parents=True, exist_ok=True)
+            os.rename(fresh / name, self.path / name)
 
     def git(
         self,

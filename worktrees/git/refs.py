@@ -60,14 +60,19 @@ def break_dead_packed(common_dir: Path) -> bool:
     for aside in common_dir.glob(f"{_ASIDE}*"):
         if not _runs(aside.name.removeprefix(_ASIDE).partition("-")[0]):
             aside.unlink(missing_ok=True)
+    if not is_dead_packed(common_dir):
+        return False
+    (common_dir / "packed-refs.lock").unlink(missing_ok=True)
+    return True
+
+
+def is_dead_packed(common_dir: Path) -> bool:
+    """Whether there is a lock on all packed refs that is ours, and we died."""
     lock = common_dir / "packed-refs.lock"
     try:
-        if lock.stat().st_size != len(_OURS) or lock.read_bytes() != _OURS or _is_held(lock):
-            return False
+        return lock.stat().st_size == len(_OURS) and lock.read_bytes() == _OURS and not _is_held(lock)
     except OSError:
         return False
-    lock.unlink(missing_ok=True)
-    return True
 
 
 def _is_held(path: Path) -> bool:

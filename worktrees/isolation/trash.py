@@ -65,11 +65,11 @@ def sweep(place: Place) -> None:
 
     Costs one look at two directories, and 2 ms when something is there that nobody is at work on.
     """
-    if waiting := [directory for directory in trashes(place) if not _is_swept(directory)]:
+    if waiting := [directory for directory in trashes(place) if not is_swept(directory)]:
         _start_remover(waiting)
 
 
-def _is_swept(directory: Path) -> bool:
+def is_swept(directory: Path) -> bool:
     """Whether a remover holds the trash; it looks again after letting go, so it finds what is there now."""
     try:
         fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -21,7 +21,7 @@ import secrets
 import time
 from collections.abc import Iterator, Sequence
 
-from worktrees.errors import Busy, NotFound
+from worktrees.errors import Busy, NotFound, StateBroken
 from worktrees.git import inherited
 from worktrees.model import JobId, Operation, OperationId
 from worktrees.store import LOCK_TIMEOUT_SECONDS, State, identity, now, read_json, write_json
@@ -130,13 +130,15 @@ def write(slot: Slot, operation: Operation) -> Operation:
 def operations(state: State) -> list[Operation]:
     """The operation log, oldest first; `undone_by` is set where an undo that still counts took an operation back.
 
-    A damaged record is left out: `damaged` names it.
+    A record that cannot be understood is left out; `damaged` names those.
     """
     log: list[Operation] = []
     undone: dict[OperationId, OperationId] = {}
     for number in reversed(state.operation_numbers()):
-        with contextlib.suppress(StateBroken):
+        try:
             operation = read(Slot(state, number))
+        except StateBroken:
+            continue
         if operation is None:
             continue
         by = undone.get(operation.operation_id)
@@ -144,6 +146,18 @@ def operations(state: State) -> list[Operation]:
             undone[operation.undoes] = operation.operation_id
         log.append(operation.model_copy(update={"undone_by": by}))
     return log[::-1]
+
+
+def damaged(state: State) -> set[OperationId]:
+    """Operations whose records cannot be understood."""
+    found = set()
+    for number in state.operation_numbers():
+        slot = Slot(state, number)
+        try:
+            read(slot)
+        except StateBroken:
+            found.add(slot.operation_id)
+    return found
 
 
 def find(state: State, operation: str) -> Operation:
