@@ -141,6 +141,25 @@ def test_s24_an_edit_made_after_a_crash_is_kept(desk: Desk) -> None:
     assert recover(desk.place) == []
 
 
+def test_s24_what_was_staged_after_a_crash_is_kept(desk: Desk) -> None:
+    """The user took git's advice and removed the lock, then edited and staged, before the next command."""
+    kit = desk.kit
+    job = desk.job({"README.md": "merged\n", "src/util.py": "merged\n", "tool.sh": None, "new": "merged\n"})
+    operation = desk.land([job])
+    kit.git("read-tree", "-m", "-u", "HEAD", operation.before or "")
+    record = desk.place.state.operation_path(1)
+    record.write_text(operation.model_copy(update={"state": "prepared"}).model_dump_json(by_alias=True))
+    record.with_suffix(".lock").write_text("ours\n")
+    kit.write("README.md", "staged since\n")
+    kit.write("tool.sh", "staged since\n")
+    kit.git("add", "README.md", "tool.sh")
+    assert [each.code for each in recover(desk.place)] == ["operation-finished"]
+    assert kit.head() == operation.after
+    assert kit.git("status", "--porcelain") == b"M  README.md\nA  tool.sh\n"
+    assert (kit.read("README.md"), kit.read("tool.sh")) == (b"staged since\n", b"staged since\n")
+    assert (kit.read("src/util.py"), kit.read("new")) == (b"merged\n", b"merged\n")
+
+
 def test_s24_whoever_went_on_after_a_crash_is_left_alone(desk: Desk) -> None:
     """The user removed the lock, reset and committed: the operation is over, whatever its record says."""
     kit = desk.kit

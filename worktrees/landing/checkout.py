@@ -215,7 +215,8 @@ def check_nothing_lost(
     folds = repo.git("config", "--type=bool", "core.ignoreCase", expect=(0, 1)).text == "true"
     blocked = _blocked(work_tree(repo), changes, staged, dirty, folds=folds)
     if not blocked:
-        start = _without_gone(repo, start, changes, staged, env=env)
+        gone = [path for path, entry in staged.items() if entry is None and path in changes and not changes[path][1]]
+        start = _with_entries(repo, start, dict.fromkeys(gone), env=env)
         trial = repo.git("read-tree", "-m", "-u", "-n", start, end, index=index, env=with_store(store), expect=None)
         if trial.status != 0:
             blocked = _hidden(repo, index, changes)
@@ -225,21 +226,16 @@ def check_nothing_lost(
     return start
 
 
-def _without_gone(
-    repo: Repo,
-    start: Oid,
-    changes: Changes,
-    staged: Mapping[RepoPath, TreeEntry | None],
-    *,
-    env: Mapping[str, str] | None,
+def _with_entries(
+    repo: Repo, tree: Oid, entries: Mapping[RepoPath, TreeEntry | None], *, env: Mapping[str, str] | None
 ) -> Oid:
-    gone = [path for path, entry in staged.items() if entry is None and path in changes and changes[path][1] is None]
-    if not gone:
-        return start
-    with tempfile.TemporaryDirectory(prefix="wt-start-") as scratch:
+    """A tree with some entries replaced."""
+    if not entries:
+        return tree
+    with tempfile.TemporaryDirectory(prefix="wt-tree-") as scratch:
         index = Path(scratch, "index")
-        repo.git("read-tree", start, index=index, env=env)
-        _set_entries(repo, index, dict.fromkeys(gone))
+        repo.git("read-tree", tree, index=index, env=env)
+        _set_entries(repo, index, entries)
         return Oid(repo.git("write-tree", index=index, env=env).text)
 
 
@@ -410,20 +406,23 @@ def finish(
 ) -> list[RepoPath]:
     """Takes files that a crash left anywhere between two trees to the second, and an index of ours with them.
 
-    The index still says `start`, or `end` where it got that far. A file that is neither, nor cut off in the middle, is
-    an edit made since: it stays, and the index says `end`. Returns those. Repeatable. Raises: GitFailed.
+    The index still says `start`, or `end` where it got that far, or what was staged since, and that stays. A file that
+    is neither, nor cut off in the middle, is an edit made since: it stays, and the index says `end`. Returns those.
+    Repeatable. Raises: GitFailed.
     """
     changes = changes_between(store, start, end)
     seen = look(repo, index)
     staged = staged_against(repo, store, index, start)
-    behind = {path: pair for path, pair in changes.items() if (staged[path] if path in staged else pair[0]) != pair[1]}
+    behind = {path: pair for path, pair in changes.items() if path not in staged}
     if not behind:
         return []
+    since = {path: entry for path, entry in staged.items() if path in changes and entry != changes[path][1]}
+    start, end = _with_entries(repo, start, since, env=env), _with_entries(repo, end, since, env=env)
     doubtful = {path: pair for path, pair in behind.items() if pair[0] is None or path in seen.unstaged}
     settled, kept = _settle_files(repo, store, doubtful, start, end)
     _set_entries(repo, index, settled)
-    staged.update({path: None for path, entry in settled.items() if entry is None})
-    start = _without_gone(repo, start, changes, staged, env=env)
+    gone = [path for path in (*staged, *settled) if path in changes and changes[path][1] is None]
+    start = _with_entries(repo, start, dict.fromkeys(gone), env=env)
     if not sparse:
         _hold_skipped(repo, index, behind)
     _read_tree(repo, index, start, end, env=env, sparse=sparse)

@@ -12,7 +12,7 @@ Order, under the lock `landing`:
  5. move the branch by compare-and-swap, durable: the one commit point. An operation that leaves the branch where it
     is (`--no-commit`, a rollback of files alone) has its commit point in step 4
  6. write the files with an index of ours; sync them
- 7. rename that index over the user's, let go of it; write the record `done`, durable
+ 7. rename that index over the user's; write the record `done`, durable; let go of the user's index
 
 Death before 5 leaves everything as before; after 5 the next command goes on with 6. Should 6 be impossible (a full
 disk, a filter that fails) the branch goes back to `before`, then the files. When the branch stands at neither,
@@ -63,7 +63,7 @@ class Turn:
         )
 
     def give_up(self) -> None:
-        """Takes back everything but the objects; for an operation that was not written down yet."""
+        """Lets go of the user's index and the number; for an operation that is over or was not written down yet."""
         if self._owned is not None:
             checkout.release_index(self._owned.git_dir, self.slot.lock)
         self.slot.clear()
@@ -144,7 +144,7 @@ class Turn:
                 done, _ = _settle(self.place, self.slot, draft)
                 if done.state != "done":
                     raise
-        self.slot.clear()
+        self.give_up()
         return done
 
     def _bring(self, brought: contextlib.ExitStack, target: Target, draft: Operation, end: Shape) -> None:
@@ -263,7 +263,6 @@ def _reindex(place: Place, repo: Repo, slot: log.Slot, start: Oid, end: Oid) -> 
 def _install(repo: Repo, slot: log.Slot) -> None:
     sync_filesystem(checkout.work_tree(repo))
     checkout.install_index(repo, slot.index)
-    checkout.release_index(repo.git_dir, slot.lock)
 
 
 # -------------------------------------------------------------------------------------------------------- recovery
