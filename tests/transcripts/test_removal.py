@@ -131,6 +131,25 @@ def test_a_workspace_somebody_stands_in_stays(wt: Wt) -> None:
     assert place.exists()
 
 
+def test_what_no_snapshot_can_hold_keeps_the_workspace_until_it_is_let_go(wt: Wt) -> None:
+    wt("spawn", "--name", "one", "--", "sh", "-c", "mkfifo pipe; echo x > made", status=0)
+    wt("wait", status=0)
+    workspace = Path(wt("status", "one", "--json", status=0).data["jobs"][0]["workspace"])
+
+    refused = wt("drop", "one", status=4)
+
+    assert "`pipe`" in refused.stderr
+    assert "wt drop --force one" in refused.stderr
+    assert wt("drop", "one", "--json", status=4).code == "not-captured"
+    assert (workspace / "pipe").is_fifo()
+    wt("clean", "--all", status=0)
+    assert (workspace / "pipe").is_fifo(), "clean keeps it as well"
+    wt("drop", "--force", "one", status=0)
+    assert not workspace.exists()
+    wt("restore", "one", status=0)
+    assert (workspace / "made").read_text() == "x\n"
+
+
 def test_a_dry_run_removes_nothing(wt: Wt) -> None:
     place = worked(wt, "one", "echo x > new")
 

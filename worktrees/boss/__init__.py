@@ -415,7 +415,7 @@ class Boss(Footing):
         if any(job.dropped_by for job in concerned):
             for job in concerned:
                 if not job.workspace_present:
-                    removal.restore(self.place, job)
+                    removal.restore(self.place, job, self.settings)
         elif wanted.kind == "undo":
             removal.give_up(self.place, concerned, self.settings)
         else:
@@ -430,17 +430,19 @@ class Boss(Footing):
         return builtins.list(reversed(landing.operations(self.state))) if self.state.exists() else []
 
     # ---------------------------------------------------------------------------------------------------- tidying up
-    def drop(self, *words: str, dry_run: bool = False) -> Removed:
+    def drop(self, *words: str, dry_run: bool = False, force: bool = False) -> Removed:
         """Gives jobs up: their workspaces go, their work stays as a snapshot, and `merge` passes them by.
 
-        Raises: Refused `job-unfinished`, `live-processes`; nothing is removed then.
+        `force` lets go of what no snapshot can hold: special files, commits in a submodule, files over a limit.
+
+        Raises: Refused `job-unfinished`, `live-processes`, `not-captured`; nothing is removed then.
         """
         self._boss_only("drop")
         self._mend()
         chosen = jobs.resolve(self.state, words)
         if dry_run:
             return Removed(dry_run=True, removals=removal.preview(self.place, chosen))
-        removals = removal.give_up(self.place, chosen, self.settings)
+        removals = removal.give_up(self.place, chosen, self.settings, force=force)
         self._name_what_was_not_kept(removals)
         return Removed(operation_id=self._note_drop(chosen).operation_id, removals=removals)
 
@@ -451,7 +453,7 @@ class Boss(Footing):
         """
         self._boss_only("restore")
         self._mend()
-        restored = [removal.restore(self.place, job) for job in jobs.resolve(self.state, words)]
+        restored = [removal.restore(self.place, job, self.settings) for job in jobs.resolve(self.state, words)]
         removal.mark_dropped(self.place, [job.job_id for job in restored if job.dropped_by], None)
         return [jobs.load(self.state, job.job_id) for job in restored]
 

@@ -18,11 +18,12 @@ from worktrees.changes.changeset import change_set, overlaps
 from worktrees.changes.ignored import keep_ignored
 from worktrees.changes.outside import checkout_fingerprint, edited_since, outside_edits
 from worktrees.changes.report import reported_files
-from worktrees.changes.scan import Scan
+from worktrees.changes.scan import UNCAPTURED, Scan
 from worktrees.changes.sensitive import is_sensitive
 from worktrees.changes.snapshot import capture, prime
 
 __all__ = [
+    "UNCAPTURED",
     "Scan",
     "audit",
     "capture",

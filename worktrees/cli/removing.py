@@ -17,14 +17,15 @@ if TYPE_CHECKING:
 
 @verb("drop", examples="wt drop audit\nwt drop -n audit fix")
 @dry_run_option
+@click.option("--force", is_flag=True, help="Let go of what no snapshot can hold, such as special files.")
 @jobs_argument(required=True)
-def drop(session: Session, jobs: tuple[str, ...], dry_run: bool) -> int:
+def drop(session: Session, jobs: tuple[str, ...], dry_run: bool, force: bool) -> int:
     """Give jobs up; their work is kept as a snapshot.
 
     The workspace goes and `merge` passes the job by. `wt restore` or `wt undo` bring it back. Refused while the job
-    runs or a process lives in its workspace.
+    runs or a process lives in its workspace, and while the workspace holds something that cannot be captured.
     """
-    removed = session.boss().drop(*jobs, dry_run=dry_run)
+    removed = session.boss().drop(*jobs, dry_run=dry_run, force=force)
     if session.json:
         return session.answer(removed)
     from worktrees.render.answers import removed_text

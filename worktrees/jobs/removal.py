@@ -28,6 +28,7 @@ from worktrees.git import reader, tree_changes
 from worktrees.git.door import pipe
 from worktrees.jobs import looks, records
 from worktrees.jobs.cancellation import cancel
+from worktrees.jobs.room import check, disk_bytes
 from worktrees.jobs.settlement import remove_tree, settle
 from worktrees.jobs.workflow import close_workflow, load_workflow, rewrite
 from worktrees.model import Oid, Removal, Removed
@@ -51,7 +52,7 @@ def snapshot_ref(job: Job) -> str:
 
 
 # --------------------------------------------------------------------------------------------------------- giving up
-def give_up(place: Place, jobs: Sequence[Job], settings: Settings) -> list[Removal]:
+def give_up(place: Place, jobs: Sequence[Job], settings: Settings, *, force: bool = False) -> list[Removal]:
     """Removes the workspaces of jobs, all or none, their work kept. Who calls notes the operation and `mark_dropped`.
 
     Raises: Refused `job-unfinished`, `live-processes`, `not-captured`; nothing is removed then.
@@ -59,7 +60,7 @@ def give_up(place: Place, jobs: Sequence[Job], settings: Settings) -> list[Remov
     for job in jobs:
         _require_still(place, job)
     ended = [_ended(place, job) for job in jobs]
-    kept = [_capture(place, job, settings) for job in ended]
+    kept = [_capture(place, job, settings, force=force) for job in ended]
     return [_remove(place, job, *what) for job, what in zip(ended, kept, strict=True)]
 
 
@@ -120,7 +121,9 @@ def _ended(place: Place, job: Job) -> Job:
 
 
 # --------------------------------------------------------------------------------------------------------- capturing
-def _capture(place: Place, job: Job, settings: Settings) -> tuple[Oid | None, list[IgnoredFile]]:
+def _capture(
+    place: Place, job: Job, settings: Settings, *, force: bool = False
+) -> tuple[Oid | None, list[IgnoredFile]]:
     """Keeps everything of a workspace that the job's record does not hold.
 
     Returns the commit that holds its files now, and the ignored files that are more than the limit.
@@ -137,11 +140,12 @@ def _capture(place: Place, job: Job, settings: Settings) -> tuple[Oid | None, li
         job=job.job_id, ref=None, index=index, settings=settings,
         candidates=_kind(job).candidates(workspace),
     )  # fmt: skip
-    if not scan.verified and job.verified is not False:
+    if not scan.verified and not force:
+        reason = next((each.message for each in scan.findings if each.code in changes.UNCAPTURED), "it is not readable")
         raise Refused(
-            f"the workspace of `{job.name or job.job_id}` cannot be captured whole: {scan.findings[0].message}",
+            f"the workspace of `{job.name or job.job_id}` cannot be captured whole: {reason}",
             code="not-captured",
-            hint=f"look at it: wt diff {job.name or job.job_id}",
+            hint=f"see: wt result {job.name or job.job_id}; to let go of it: wt drop --force {job.name or job.job_id}",
             details={"findings": [finding.dump() for finding in scan.findings]},
         )
     ignored = changes.keep_ignored(
@@ -215,19 +219,6 @@ def _would_remove(place: Place, job: Job) -> Removal:
 
 def _age(job: Job) -> float | None:
     return max(time.time() - seconds_of(job.finished_at), 0.0) if job.finished_at else None
-
-
-def disk_bytes(directory: Path) -> int:
-    """What a directory takes on disk; one stat per file."""
-    total = 0
-    for place, names, files in os.walk(directory):
-        for name in (*names, *files):
-            try:
-                info = os.lstat(os.path.join(place, name))
-            except OSError:
-                continue
-            total += 0 if stat.S_ISLNK(info.st_mode) else info.st_blocks * 512
-    return total
 
 
 # -------------------------------------------------------------------------------------------------------- tidying up
@@ -321,10 +312,10 @@ def _entry(objects: Reader, tree: Oid, path: bytes) -> tuple[str, str] | None:
 
 
 # ----------------------------------------------------------------------------------------------------- bringing back
-def restore(place: Place, job: Job) -> Job:
+def restore(place: Place, job: Job, settings: Settings) -> Job:
     """Makes a removed workspace again as it was when it was taken away; for a released one a worktree of our own.
 
-    Raises: Refused `workspace-present`, `no-snapshot`.
+    Raises: Refused `workspace-present`, `no-snapshot`, `disk-budget`.
     """
     word = job.name or job.job_id
     if job.state != "done" or (job.workspace_present and not job.dropped_by):
@@ -340,6 +331,7 @@ def restore(place: Place, job: Job) -> Job:
         raise Refused(f"`{word}` has no snapshot to restore", code="no-snapshot", hint=f"wt result {word}")
     if not job.workspace_present:
         kind = job.isolation if _kind(job).makes else "worktree"
+        check(place, job.baseline, settings)
         workspace = plugin("isolation", kind)().open(
             place, job.job_id, job.baseline.model_copy(update={"snapshot": last})
         )
