@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING
 
 from worktrees import config
 from worktrees.errors import Busy, NotFound, Refused, Usage, WorktreesError
-from worktrees.jobs import leases, records, settlement
+from worktrees.jobs import leases, records, room, settlement
 from worktrees.jobs.workflow import load_workflow, rewrite
 from worktrees.store import AliveLock, new_id, now, read_json, seconds_of, timestamp, write_bytes, write_json
 
@@ -56,8 +56,8 @@ def submit(
 
     `baseline` is the workflow's own unless the job has another base; `env` is the boss's environment, of which the
     worker gets what `guard` lets pass. `isolation` is that of an open job whose kind is told more than its name.
-    Raises: Usage; Refused `name-taken`, `workflow-closed`; for an open job whatever making its workspace raises, and
-    then there is no job.
+    Raises: Usage; Refused `name-taken`, `workflow-closed`, `disk-budget`; for an open job whatever making its workspace
+    raises, and then there is no job.
     """
     from worktrees.model import Job
 
@@ -65,8 +65,10 @@ def submit(
     if isolation is None and not config.plugin("isolation", spec.isolation).makes:
         raise Usage(f"no workspace of the kind `{spec.isolation}` can be made", hint="wt spawn --isolation worktree")
     name = workflow.workflow_id
-    job_id, directory = _new_directory(place, workflow)
     start = baseline or workflow.baseline
+    if isolation is None:
+        room.check(place, start, settings, sparse=spec.sparse)
+    job_id, directory = _new_directory(place, workflow)
     job = Job(
         job_id=job_id,
         name=spec.name,
@@ -389,6 +391,8 @@ def _make_workspace(
     from worktrees import changes, setup
 
     isolation = isolation or config.plugin("isolation", job.isolation)()
+    if isolation.makes:
+        room.check(place, job.baseline, spec.settings, sparse=spec.sparse, starting=job)
     seed = directory / "index.seed"
     workspace = isolation.open(place, job.job_id, job.baseline, sparse=spec.sparse, index=seed)
     try:

@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any
 
 from worktrees.config import Settings
 from worktrees.errors import Refused, StateBroken, WorktreesError
-from worktrees.jobs import records
+from worktrees.jobs import records, room
 from worktrees.store import AliveLock, State, append_line, now, read_json, write_bytes, write_json
 
 if TYPE_CHECKING:
@@ -179,6 +179,7 @@ def _captured(
     changes = None
     if workspace is not None and workspace.path.is_dir():
         changes = _capture(place, directory, job, workspace)
+        room.measure(job, directory, workspace.path, read_spec(directory).settings)
         if not trusted:
             changes = changes.model_copy(update={"verified": False})
         told |= {
