@@ -1,8 +1,8 @@
 """The command `wt`: words to verbs, values to words; no rules of any kind.
 
 `app` is the table of commands, each in a file loaded when it is called; `session` prints answers, warnings and errors
-and decides the exit status; `quick` answers the plainest `wt list` and `wt status` and loads next to nothing. The
-others hold commands by topic.
+and decides the exit status; `glance` answers the plainest `wt list` and `wt status` and loads next to nothing, `quick`
+those that take a little more. The others hold commands by topic.
 
 stdout is the answer, stderr the narration. Every error ends as one line and a hint, or as the JSON document; a bug ends
 as a report file and one line that names it.
@@ -12,32 +12,54 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from worktrees.cli.session import Session
 
 
 def main() -> None:
     """The console script."""
+    words = sys.argv[1:]
+    failed: BaseException | None = None
+    if _is_plain(words):
+        from worktrees.cli.glance import answer
+
+        try:
+            content = answer(words[0], as_json="--json" in words, closed="--all" in words or "-a" in words)
+            if content is not None:
+                sys.stdout.buffer.write(content)
+                sys.stdout.buffer.flush()
+                # Taking the interpreter apart would cost an eighth of the whole answer.
+                os._exit(0)
+        except (KeyboardInterrupt, OSError) as error:
+            failed = error
     from worktrees.cli.session import Session, guarded
 
-    session = Session(sys.argv[1:])
-    sys.exit(guarded(session, _run))
+    def run(session: Session) -> int:
+        if failed is not None:
+            raise failed
+        return _run(session)
+
+    sys.exit(guarded(Session(words), run))
+
+
+def _is_plain(words: list[str]) -> bool:
+    """Whether a call is one of those that prompts and watchers make again and again."""
+    return (
+        words[:1] in (["list"], ["status"])
+        and {"--json", "--all", "-a"}.issuperset(words[1:])
+        and "_WT_COMPLETE" not in os.environ
+    )
 
 
 def _run(session: Session) -> int:
-    command, *options = session.words or [""]
-    # Prompts and watchers ask these two again and again: click alone would take as long as all of the answer.
-    if (
-        command in {"list", "status"}
-        and {"--json", "--all", "-a"}.issuperset(options)
-        and "_WT_COMPLETE" not in os.environ
-    ):
+    # click alone would take as long as all of the answer.
+    if _is_plain(session.words):
         from worktrees.cli.quick import show
 
-        session.command = command
-        return show(session, closed=bool({"--all", "-a"}.intersection(options)))
+        session.command = session.words[0]
+        return show(session, closed=bool({"--all", "-a"}.intersection(session.words)))
     from worktrees.cli.app import run
 
     return run(session)

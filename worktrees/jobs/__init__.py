@@ -9,7 +9,7 @@ the files the supervisor leaves, so nobody has to write them in time.
     queued -> starting -> (running -> settling) -> done
     open ------------------------------------------> done
 
-The parts are imported on first use (PEP 562): `rows` must not pay for pydantic.
+The parts are imported on first use (PEP 562): `ledger` must not pay for pydantic.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from worktrees.jobs.admission import admit, submit
     from worktrees.jobs.cancellation import cancel
     from worktrees.jobs.leases import extend_lease
-    from worktrees.jobs.reconciliation import reconcile, stale
+    from worktrees.jobs.liveness import stale
+    from worktrees.jobs.reconciliation import reconcile
     from worktrees.jobs.records import load, load_all, resolve, rows, update
     from worktrees.jobs.settlement import settle
     from worktrees.jobs.streams import Page, events, follow_events, follow_log, log
@@ -39,7 +40,8 @@ _PLACES = {
     "admission": ("admit", "submit"),
     "cancellation": ("cancel",),
     "leases": ("extend_lease",),
-    "reconciliation": ("reconcile", "stale"),
+    "liveness": ("stale",),
+    "reconciliation": ("reconcile",),
     "records": ("load", "load_all", "resolve", "rows", "update"),
     "settlement": ("settle",),
     "streams": ("Page", "events", "follow_events", "follow_log", "log"),
@@ -84,9 +86,9 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    from importlib import import_module
-
     for place, names in _PLACES.items():
         if name in names:
+            from importlib import import_module
+
             return getattr(import_module(f"worktrees.jobs.{place}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

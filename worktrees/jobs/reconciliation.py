@@ -22,32 +22,13 @@ from typing import TYPE_CHECKING
 
 from worktrees.errors import WorktreesError
 from worktrees.jobs import admission, leases, records, settlement
+from worktrees.jobs.liveness import is_abandoned
 from worktrees.jobs.workflow import load_workflow
 from worktrees.store import AliveLock, read_json
 
 if TYPE_CHECKING:
     from worktrees.isolation import Place
-    from worktrees.jobs.records import Row
     from worktrees.model import Job, WorkflowName
-    from worktrees.store import State
-
-
-def stale(state: State, rows: list[Row]) -> bool:
-    """Whether `reconcile` would have something to do about these rows; for doors that live on `rows`.
-
-    Cost: two system calls for each job that is not done.
-    """
-    if os.environ.get("WT_JOB"):
-        return False
-    for row in rows:
-        directory = os.path.join(state.workflows, row["workflowId"], "jobs", row["jobId"])
-        if row["state"] in ("starting", "running", "settling") and is_abandoned(directory):
-            return True
-        if row["state"] == "open" and leases.is_over(directory):
-            return True
-        if row["state"] == "queued" and "slots taken" not in (row["waiting"] or ""):
-            return True
-    return False
 
 
 def reconcile(place: Place) -> list[Job]:
@@ -73,27 +54,6 @@ def reconcile(place: Place) -> list[Job]:
         if queued or touched:
             touched += _admit(place, name)
     return touched
-
-
-def is_abandoned(directory: str) -> bool:
-    """Whether a `starting` job has nobody any more who is at it, and we may take over."""
-    if AliveLock(f"{directory}/alive").is_held():
-        return False
-    supervisor = records.witness(directory, "supervisor.json")
-    return supervisor is None or supervisor.get("pidNamespace") in (None, _pid_namespace()) or _rebooted(supervisor)
-
-
-def _rebooted(supervisor: Row) -> bool:
-    from worktrees.store import boot_id
-
-    return bool(supervisor.get("bootId") != boot_id())
-
-
-def _pid_namespace() -> str:
-    try:
-        return os.readlink("/proc/self/ns/pid")
-    except OSError:
-        return "unknown"
 
 
 def _settle(place: Place, directory: Path, *, expired: bool) -> list[Job]:

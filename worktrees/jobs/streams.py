@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal
 
 from worktrees.errors import Usage
 from worktrees.jobs import settlement
-from worktrees.jobs.reconciliation import is_abandoned
+from worktrees.jobs.liveness import is_abandoned
 from worktrees.jobs.watching import Watch
 from worktrees.store import read_json, read_lines
 

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from worktrees.jobs import leases, records
-from worktrees.jobs.reconciliation import is_abandoned, reconcile
+from worktrees.jobs.liveness import is_abandoned
+from worktrees.jobs.reconciliation import reconcile
 from worktrees.jobs.watching import Watch
 from worktrees.store import read_json
 
