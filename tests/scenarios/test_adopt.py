@@ -56,6 +56,7 @@ def test_a_worktree_is_adopted_worked_in_merged_and_released(repo: RepoKit, wt: 
     (feature / "before.txt").write_text("before\n")
     answer = wt("setup", "--name", "mine", cwd=feature / "src", status=0)
     assert answer.stdout.startswith(f"Adopted mine from {repo.head()[:10]} (feature) as j-")
+    assert answer.stdout.endswith("; end it with: wt settle mine\n")
     assert answer.stderr == "wt: warning: 2 uncommitted paths of the worktree count as the job's work\n"
 
     (job,) = wt("list", "--json", status=0).data["jobs"]

@@ -337,7 +337,7 @@ def setup_text(found: SetUp, out: Terminal) -> str:
         word, base = shown(found.job.name or found.job.job_id), found.job.baseline
         since = f"from {base.commit[:10]}" + (f" ({shown(base.branch)})" if base.branch else "")
         line = f"Adopted {out.paint(word, 'bold')} {since}" + (f" as {found.job.job_id}" if found.job.name else "")
-        lines.append(f"{line} in {shown(found.workspace)}; end it with: wt settle {word}")
+        lines.append(f"{line}; end it with: wt settle {word}")
     if found.paths or found.submodules:
         brought = f"{counted(len(found.paths), 'path')} ({size(found.copied_bytes)})"
         modules = f" and {counted(len(found.submodules), 'submodule')}" if found.submodules else ""
