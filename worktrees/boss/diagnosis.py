@@ -42,6 +42,8 @@ _MAKER = re.compile(r"\.(\d+)(?:\.[0-9a-f]{8})?\.(?:tmp|new)$|^\.desk-(\d+)-")
 # In a job's directory before it is on record; anything else there means that it once was.
 _BEFORE_A_JOB = re.compile(r"spec\.json|stdin|alive|index.*|\..*\.tmp|\.desk-.*")
 _LONG_SECONDS = 60.0
+# Longer than any git of ours writes at one object or pack.
+_HALF_WRITTEN_SECONDS = 3600.0
 _GROUPS = ("isolation", "runner", "merge", "agents", "transport", "sandbox")
 
 
@@ -299,7 +301,7 @@ def _discard_job(directory: Path) -> bool:
 
 # --------------------------------------------------------------------------------------------------------- refs, locks
 def _refs(place: Place) -> Iterator[Ailment]:
-    """Refs in the user's repository that no open workflow needs any more."""
+    """Refs in the user's repository that no workflow needs any more."""
     state = place.state
     listed = place.repo.git("for-each-ref", "--format=%(refname)", "refs/wt").text.split()
     for ref in listed:
@@ -314,7 +316,8 @@ def _needs(state: State, name: str, rest: list[str]) -> bool:
     record = records.witness(path.parent, path.name) if path.exists() else None
     if path.exists() and (record is None or record.get("closedAt") is None):  # a damaged one may be open
         return rest == ["base"] or state.job_dir(name, "/".join(rest)).is_dir()
-    return False
+    kept = pins(name, [row for row, _ in records.stored(state, WorkflowName(name))])
+    return "/".join(("refs/wt", name, *rest)) in kept
 
 
 def _delete_ref(place: Place, ref: str, name: str, rest: list[str]) -> bool:
@@ -366,6 +369,11 @@ def _leftovers(place: Place) -> Iterator[Ailment]:
                 path = Path(directory, name)
                 yield _left(path, "a process that died left it"), partial(_remove, path)
         names[:] = [name for name in names if not _MAKER.search(name)]
+    objects = state.store / "objects"
+    for path in (*objects.glob("*/tmp_obj_*"), *objects.glob("tmp_obj_*"), *objects.glob("pack/tmp_*")):
+        with contextlib.suppress(FileNotFoundError):
+            if time.time() - path.lstat().st_mtime > _HALF_WRITTEN_SECONDS:
+                yield _left(path, "a git that was killed had not written it whole"), partial(_remove, path)
     for path in (state.root / "locks").glob("*.holder"):
         if not is_alive(_read(path)):
             yield _left(path, "who held the lock has died"), partial(_release, state, path)

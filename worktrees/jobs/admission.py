@@ -86,6 +86,8 @@ def submit(
     )
     alive = None
     try:
+        # From the beginning: a directory without a record is what a dead submitter left, unless somebody holds this.
+        alive = AliveLock(directory / "alive").take()
         _hold_start(place, job, workflow)
         _write_spec(place, directory, spec, settings, env)
         with place.state.lock(
@@ -93,7 +95,6 @@ def submit(
         ):
             job = _in_line(place, job, settings)
             if spec.command is None:
-                alive = AliveLock(directory / "alive").take()
                 job = records.changed(job, state="starting")
             records.write(directory, job)
         if spec.command is None:
