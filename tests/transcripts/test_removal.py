@@ -150,6 +150,25 @@ def test_what_no_snapshot_can_hold_keeps_the_workspace_until_it_is_let_go(wt: Wt
     assert (workspace / "made").read_text() == "x\n"
 
 
+def test_a_snapshot_outlives_the_branch_it_was_made_on(repo: RepoKit, wt: Wt) -> None:
+    repo.git("switch", "--quiet", "-c", "side")
+    repo.write("only-there.txt", "unchanged by the worker\n")
+    repo.commit("only on the side branch")
+    worked(wt, "one", "echo x > new")
+    wt("drop", "one", status=0)
+    repo.git("switch", "--quiet", "main")
+    repo.git("branch", "-D", "side")
+    repo.git("reflog", "expire", "--expire=now", "--all")
+    repo.git("gc", "--quiet", "--prune=now")
+
+    assert wt("doctor", "--json", status=0).data["findings"] == []
+    wt("restore", "one", status=0)
+
+    place = Path(job(wt, "one")["workspace"])
+    assert (place / "only-there.txt").read_text() == "unchanged by the worker\n"
+    assert (place / "new").read_text() == "x\n"
+
+
 def test_a_dry_run_removes_nothing(wt: Wt) -> None:
     place = worked(wt, "one", "echo x > new")
 
@@ -271,6 +290,10 @@ def test_a_workflow_closes_when_its_last_job_is_dropped_or_has_landed(repo: Repo
 
     wt("drop", "two", status=0)
 
-    assert wt("workflow", "list", "--json").data["workflows"] == []
-    assert repo.text("for-each-ref", "refs/wt") == ""
+    [closed] = wt("workflow", "list", "--all", "--json").data["workflows"]
+    assert closed["closedAt"] is not None
+    assert repo.text("for-each-ref", "--format=%(refname)", "refs/wt") == f"refs/wt/{closed['workflowId']}/base"
+    wt("restore", "two", status=0)
+    wt("merge", status=0)
+    assert repo.text("for-each-ref", "refs/wt") == "", "no snapshot needs it any more"
     assert wt("rollback", "--json", status=0).data["operation"]["kind"] == "rollback"

@@ -24,8 +24,9 @@ from worktrees import changes, config, isolation, jobs, landing
 from worktrees.errors import StateBroken, WorktreesError
 from worktrees.git import refs
 from worktrees.isolation import trash
-from worktrees.jobs import reconciliation, records, removal
+from worktrees.jobs import liveness, records, removal
 from worktrees.jobs.settlement import remove_tree
+from worktrees.jobs.workflow import pins
 from worktrees.landing import log
 from worktrees.model import ChangeSet, Diagnosis, Finding, Job, JobId, Operation, Workflow, WorkflowName
 from worktrees.store import AliveLock, is_alive, read_json, start_ticks, write_json
@@ -134,7 +135,7 @@ def _operations(place: Place) -> Iterator[Ailment]:
 def _unsettled(place: Place) -> Iterator[Ailment]:
     for row in jobs.rows(place.state, closed=True):
         directory = place.state.job_dir(row["workflowId"], row["jobId"])
-        if row["state"] not in ("starting", "running", "settling") or not reconciliation.is_abandoned(str(directory)):
+        if row["state"] not in ("starting", "running", "settling") or not liveness.is_abandoned(str(directory)):
             continue
         word = row["name"] or row["jobId"]
         if row["reason"]:

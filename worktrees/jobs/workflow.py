@@ -14,7 +14,10 @@ from worktrees.jobs import records
 from worktrees.store import new_id, now, read_json, write_json
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from worktrees.isolation import Place
+    from worktrees.jobs.ledger import Row
     from worktrees.model import Baseline, Oid, Workflow, WorkflowName
     from worktrees.store import State
 
@@ -117,7 +120,7 @@ def rewrite(state: State, workflow: Workflow, **changes: Any) -> Workflow:
 
 
 def close_workflow(place: Place, name: WorkflowName, *, only_if_finished: bool = False) -> Workflow:
-    """Closes a workflow and lets go of its baseline and of its jobs' starts; snapshots stay in wt's own store.
+    """Closes a workflow and lets go of its baseline and of its jobs' starts, as far as no snapshot needs them.
 
     `only_if_finished` does nothing unless every job has landed or was dropped.
     Raises: Refused `jobs-unfinished` while a job is not done.
@@ -140,6 +143,18 @@ def close_workflow(place: Place, name: WorkflowName, *, only_if_finished: bool =
             )
         closed = rewrite(state, workflow, closed_at=now())
     # After the record: a crash in between leaves refs nobody needs, but nothing loses its start.
+    kept = pins(name, jobs)
     for ref in (f"refs/wt/{name}/base", *(f"refs/wt/{name}/{job['jobId']}" for job in jobs)):
-        place.repo.delete_ref(ref)
+        if ref not in kept:
+            place.repo.delete_ref(ref)
     return closed
+
+
+def pins(name: str, jobs: Iterable[Row]) -> set[str]:
+    """Refs of the user's repository that a closed workflow still needs.
+
+    A snapshot shares its unchanged files with the commit it started from. While its work is in no branch, that commit
+    must not fall to the user's gc, whatever becomes of the branch it was on.
+    """
+    held = [job for job in jobs if job["snapshot"] and job["changedFiles"] != 0 and not job["landedBy"]]
+    return {f"refs/wt/{name}/base", *(f"refs/wt/{name}/{job['jobId']}" for job in held)} if held else set()
