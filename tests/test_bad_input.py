@@ -385,10 +385,11 @@ def test_a_full_disk(small: RepoKit) -> None:
     filler = small.path.parent / "filler"
     subprocess.run(["dd", "if=/dev/zero", f"of={filler}", "bs=4k"], capture_output=True, check=False)
 
-    for words in (("spawn", "--name", "one"), ("merge",)):
-        answer = wt(*words)
-        assert_one_line(answer, 70, "disk-full")
-        assert "no space left" in answer.stderr.lower() or "disk is full" in answer.stderr, str(answer)
+    answer = refused(wt, "spawn", "--name", "one", status=4, code="disk-budget")
+    assert "the disk has 0 B left" in answer.stderr
+    answer = wt("merge")
+    assert_one_line(answer, 70, "disk-full")
+    assert "no space left" in answer.stderr.lower() or "disk is full" in answer.stderr, str(answer)
     assert [job["name"] for job in wt("list", "--json", status=0).data["jobs"]] == ["before"]
     assert small.fingerprint() == before
 
