@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from tests.kit import RepoKit, Wt, eventually
+from worktrees.boss import Boss
 
 OURS = ["refs/wt/*"]
 
@@ -328,26 +329,27 @@ def inside(repo: RepoKit, path: Path) -> None:
 
 @pytest.mark.parametrize("make", [detached, locked, sparse, split, assumed, inside], ids=lambda make: make.__name__)
 def test_a_worktree_of_any_kind_starts_with_nothing_changed(
-    repo: RepoKit, wt: Wt, tmp_path: Path, make: Callable[[RepoKit, Path], None]
+    repo: RepoKit, tmp_path: Path, make: Callable[[RepoKit, Path], None]
 ) -> None:
     path = tmp_path / "theirs"
     make(repo, path)
     entry = entry_of(repo, path)
     before = state(entry)
+    boss = Boss(repo.path)
 
-    adopted(wt, path, "--name", "f")
+    boss.adopt(path, name="f")
 
-    assert changed(wt, "f") == {}
+    assert boss.diff("f").change_set.files == []
     (path / "docs/guide.md").write_text("edited\n")
     (path / "new.txt").write_text("new\n")
-    wt("settle", "f", status=0)
-    change_set = wt("diff", "f", "--json", status=0).data["changeSet"]
-    assert {file["path"]: file["status"] for file in change_set["files"]} == {"docs/guide.md": "M", "new.txt": "A"}
-    assert (change_set["verified"], change_set["audit"]["findings"]) == (True, [])
+    Boss(path).settle()
+    change_set = boss.diff("f").change_set
+    assert {file.path: file.status for file in change_set.files} == {"docs/guide.md": "M", "new.txt": "A"}
+    assert (change_set.verified, change_set.audit.findings) == (True, [])
     assert state(entry) == before
-    wt("merge", status=0)
+    assert boss.merge().landed
     assert repo.read("docs/guide.md") == b"edited\n"
-    wt("clean", status=0)
+    assert [removal.outcome for removal in boss.clean().removals] == ["released"]
     assert (path / "new.txt").exists()
 
 
