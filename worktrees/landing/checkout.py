@@ -201,19 +201,22 @@ def check_nothing_lost(
     end: Oid,
     *,
     what: str,
+    exact: bool,
     env: Mapping[str, str] | None,
 ) -> Oid:
     """Makes sure that going from one tree to another overwrites nothing that is not in the first.
 
-    `dirty` are paths whose file differs from the index of ours, which else describes the files. Returns the tree to go
-    from: the first without paths that neither the index nor the second has, whose files git would not let be.
+    `dirty` are paths whose file differs from the index of ours, which else describes the files. A path that the index
+    holds as in the second tree already is let be, or with `exact` is in the way like any other edit: the way back would
+    not know of it. Returns the tree to go from: the first without paths that neither the index nor the second has,
+    whose files git would not let be.
 
     Raises: Refused `would-overwrite` naming every path; `case-collision`.
     """
     changes = changes_between(store, start, end)
     staged = staged_against(repo, store, index, start)
     folds = repo.git("config", "--type=bool", "core.ignoreCase", expect=(0, 1)).text == "true"
-    blocked = _blocked(work_tree(repo), changes, staged, dirty, folds=folds)
+    blocked = _blocked(work_tree(repo), changes, staged, dirty, exact=exact, folds=folds)
     if not blocked:
         gone = [path for path, entry in staged.items() if entry is None and path in changes and not changes[path][1]]
         start = _with_entries(repo, start, dict.fromkeys(gone), env=env)
@@ -266,6 +269,7 @@ def _blocked(
     staged: Mapping[RepoPath, TreeEntry | None],
     dirty: set[RepoPath],
     *,
+    exact: bool,
     folds: bool,
 ) -> list[RepoPath]:
     """Paths that stand in the way; `folds` when the file system takes `A` and `a` for one name."""
@@ -278,8 +282,8 @@ def _blocked(
     found: list[RepoPath] = []
     news: dict[bytes, RepoPath] = {}
     for path, (old, new) in changes.items():
-        if held(path) == new:
-            continue  # the index has it already; git leaves the file alone
+        if held(path) == new and not exact:
+            continue  # git leaves the file alone
         if held(path) != old or path in dirty:
             found.append(path)
         elif new is not None:
@@ -394,6 +398,16 @@ def _check_gone(repo: Repo, changes: Changes, but: Iterable[RepoPath] = ()) -> N
             mode = _mode(os.path.join(root, path))
             if mode is not None and not stat.S_ISDIR(mode):
                 raise GitFailed(["read-tree", "-m", "-u"], 0, b"error: cannot delete " + path)
+
+
+def view(repo: Repo, store: ObjectStore, *trees: Oid) -> dict[str, str] | None:
+    """The environment for a user's index: None when their repository has these trees, and only else with the store.
+
+    After the latter `write-tree` is due, because git notes trees in an index that it sees, wherever they are.
+    """
+    asked = "".join(f"{tree}\n" for tree in trees).encode()
+    answer = repo.git("cat-file", "--batch-check=%(objecttype)", stdin=asked).text.split("\n")
+    return None if all(line == "tree" for line in answer) else with_store(store)
 
 
 def say(repo: Repo, index: Path, start: Oid, end: Oid, *, env: Mapping[str, str] | None) -> None:

@@ -108,20 +108,22 @@ class Turn:
     ) -> Operation:
         """Steps 3 to 7."""
         store, repo = self.place.store, target.repo
-        what = f"the {draft.kind}"
+        what, exact = f"the {draft.kind}", draft.kind == "merge"
         if repo is not None and captured is None:
             self._own(repo)
             checkout.copy_index(repo, self.slot.index)
             seen = checkout.look(repo, self.slot.index)
             _check_stands(target, seen)
             dirty = seen.unstaged | seen.unmerged
+            env = checkout.view(repo, store, start.files)
             tree = checkout.check_nothing_lost(
-                repo, store, self.slot.index, dirty, start.files, end.files, what=what, env=None
+                repo, store, self.slot.index, dirty, start.files, end.files, what=what, exact=exact, env=env
             )
             start = Shape(tree, tree)
         elif repo is not None and captured is not None:
+            with_store = checkout.with_store(store)
             tree = checkout.check_nothing_lost(
-                repo, store, self.slot.files, set(), start.files, end.files, what=what, env=checkout.with_store(store)
+                repo, store, self.slot.files, set(), start.files, end.files, what=what, exact=exact, env=with_store
             )
             start = Shape(tree, start.index)
             if start.plain and end.plain:
@@ -244,7 +246,9 @@ def _move_branch(place: Place, target: Target, operation: Operation) -> None:
 def _move_files(place: Place, repo: Repo, slot: log.Slot, start: Shape, end: Shape) -> None:
     store = place.store
     if start.plain and end.plain:
-        checkout.switch(repo, store, slot.index, start.files, end.files, env=None, sparse=True)
+        env = checkout.view(repo, store, start.files, end.files)
+        checkout.switch(repo, store, slot.index, start.files, end.files, env=env, sparse=True)
+        _note_trees(repo, slot, env)
     else:
         checkout.switch(repo, store, slot.files, start.files, end.files, env=checkout.with_store(store), sparse=False)
         _reindex(place, repo, slot, start.index, end.index)
@@ -253,11 +257,17 @@ def _move_files(place: Place, repo: Repo, slot: log.Slot, start: Shape, end: Sha
 
 def _reindex(place: Place, repo: Repo, slot: log.Slot, start: Oid, end: Oid) -> None:
     """The user's index from one tree to another, where that is not what the files do."""
+    env = checkout.view(repo, place.store, start, end)
     checkout.copy_index(repo, slot.index)
-    checkout.say(repo, slot.index, start, end, env=checkout.with_store(place.store))
+    checkout.say(repo, slot.index, start, end, env=env)
     checkout.look(repo, slot.index)
-    # Without the store: whatever the index names is in the user's repository, its trees too.
-    repo.git("write-tree", index=slot.index, durable=True)
+    _note_trees(repo, slot, env)
+
+
+def _note_trees(repo: Repo, slot: log.Slot, env: dict[str, str] | None) -> None:
+    """Makes an index name trees of the user's repository alone, after the store was seen as well."""
+    if env is not None:
+        repo.git("write-tree", index=slot.index, durable=True)
 
 
 def _install(repo: Repo, slot: log.Slot) -> None:
@@ -379,8 +389,10 @@ def _go_on(place: Place, repo: Repo, slot: log.Slot, operation: Operation) -> li
     store, (start, end) = place.store, _shapes(place, operation)
     checkout.own_index(repo.git_dir, slot.lock)
     if start.plain and end.plain:
+        env = checkout.view(repo, store, start.files, end.files)
         checkout.copy_index(repo, slot.index)
-        kept = checkout.finish(repo, store, slot.index, start.files, end.files, env=None, sparse=True)
+        kept = checkout.finish(repo, store, slot.index, start.files, end.files, env=env, sparse=True)
+        _note_trees(repo, slot, env)
     else:
         kept = _finish_files(place, repo, slot, start.files, end.files)
         _reindex(place, repo, slot, start.index, end.index)
@@ -393,9 +405,11 @@ def _go_back(place: Place, repo: Repo, slot: log.Slot, operation: Operation) -> 
     store, (start, end) = place.store, _shapes(place, operation)
     checkout.own_index(repo.git_dir, slot.lock)
     if start.plain and end.plain:
+        env = checkout.view(repo, store, start.files, end.files)
         checkout.copy_index(repo, slot.index)
-        checkout.say(repo, slot.index, start.files, end.files, env=None)
-        kept = checkout.finish(repo, store, slot.index, end.files, start.files, env=None, sparse=True)
+        checkout.say(repo, slot.index, start.files, end.files, env=env)
+        kept = checkout.finish(repo, store, slot.index, end.files, start.files, env=env, sparse=True)
+        _note_trees(repo, slot, env)
     else:
         if slot.files.exists():
             checkout.say(repo, slot.files, start.files, end.files, env=checkout.with_store(store))
