@@ -9,7 +9,7 @@ import pytest
 from tests.kit import RepoKit
 from tests.merging import Desk, Edit, tree_files
 from worktrees.errors import Refused
-from worktrees.landing import operations, recover, rollback, undo
+from worktrees.landing import recover, rollback, undo
 from worktrees.model import Operation, Workflow
 
 NAMES = [f"{place}{name}" for place in ("", "lib/", "src/deep/") for name in ("a", "b", "c.log")]
@@ -78,8 +78,8 @@ class Walk:
                     edits[f"{name}/inside"] = "inside\n"
         return edits
 
-    def there_and_back(self, operate: Callable[[], Operation]) -> None:
-        """An operation, its undo, and the undo of that; or a refusal that changed nothing."""
+    def there_and_back(self, operate: Callable[[], Operation]) -> bool:
+        """An operation, its undo, and the undo of that; or, and then False, a refusal that changed nothing."""
         before = picture(self.kit)
         try:
             operate()
@@ -87,12 +87,13 @@ class Walk:
             if refused.code not in {"would-overwrite", "nothing-to-land"}:
                 raise
             assert picture(self.kit) == before
-            return
+            return False
         after = picture(self.kit)
         undo(self.desk.place)
         assert picture(self.kit) == before
         undo(self.desk.place)
         assert picture(self.kit) == after
+        return True
 
     def step(self) -> None:
         for _ in range(self.chance.randrange(4)):
@@ -106,8 +107,7 @@ class Walk:
                 self.kit.commit("the boss commits")
                 self.workflow, self.recorded = self.desk.workflow(), picture(self.kit)
             case _:
-                self.there_and_back(lambda: rollback(self.desk.place, self.workflow))
-                if operations(self.desk.place.state)[-1].kind == "undo":
+                if self.there_and_back(lambda: rollback(self.desk.place, self.workflow)):
                     assert without_ignored(self.kit, picture(self.kit)) == without_ignored(self.kit, self.recorded)
 
 
