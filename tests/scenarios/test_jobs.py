@@ -829,8 +829,16 @@ def test_records_of_any_size_are_read_and_damaged_ones_named(hall: Hall) -> None
         hall.job(ids[2])
     path = hall.directory(ids[1]) / "job.json"
     path.write_bytes(path.read_bytes()[:-40])
+    damaged: list[str] = []
+    assert [row["jobId"] for row in jobs.rows(hall.state, damaged=damaged)] == ids[:1]
+    assert damaged == [str(path)]
+    for record in (b"{}", b"[1,2", b"null", b'"a","b"', b"\xff\xfe", b"}{"):
+        path.write_bytes(record)
+        assert [job.job_id for job in jobs.load_all(hall.state)] == ids[:1]
     with pytest.raises(StateBroken, match=ids[1]):
-        jobs.rows(hall.state)
+        jobs.resolve(hall.state, [ids[1]])
+    with pytest.raises(StateBroken, match="done"):
+        jobs.close_workflow(hall.place, hall.workflow.workflow_id)
 
 
 def test_words_that_are_not_utf8_do_not_stop_a_job(hall: Hall, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -40,6 +40,7 @@ from worktrees.boss.judgement import (
 )
 from worktrees.errors import NotFound, Refused, WorktreesError
 from worktrees.jobs import admission, baselines, looks, removal
+from worktrees.jobs.ledger import left_out
 from worktrees.model import (
     ChangeSet,
     Configuration,
@@ -179,7 +180,11 @@ class Boss(Footing):
         if self.worker:
             return self.status()
         jobs.reconcile(self.place)
-        return jobs.load_all(self.state, self._name(workflow), closed=closed)
+        damaged: builtins.list[str] = []
+        found = jobs.load_all(self.state, self._name(workflow), closed=closed, damaged=damaged)
+        for path in damaged:
+            self._notice(**left_out(path))
+        return found
 
     def status(self, *words: str) -> JobList:
         """The named jobs, or all of the open workflows; a worker's own job."""

@@ -10,6 +10,7 @@ from worktrees import config, isolation, jobs, landing
 from worktrees.boss.judgement import layers, lost
 from worktrees.errors import NotFound, Refused, Usage
 from worktrees.jobs import looks, removal
+from worktrees.jobs.ledger import left_out
 from worktrees.model import Baseline, DirtyPolicy, Job, JobId, JobSpec, Notice, Workflow, WorkflowName
 
 if TYPE_CHECKING:
@@ -85,7 +86,9 @@ class Footing:
         return bool(found)
 
     def _notice(self, code: str, message: str) -> None:
-        self.notices.append(Notice(code=code, message=message))
+        notice = Notice(code=code, message=message)
+        if notice not in self.notices:
+            self.notices.append(notice)
 
     def _one(self, word: str) -> Job:
         self.mend_jobs()
@@ -154,12 +157,24 @@ class Footing:
         The log is the truth; what a crash left out here is made good by the next call. A workflow whose jobs have all
         landed or were dropped is closed, one whose jobs came back is opened again.
         """
+        damaged: list[str] = []
+        rows = jobs.rows(self.state, closed=True, damaged=damaged)
+        for path in damaged:
+            self._notice(**left_out(path))
         stands = landing.landed(landing.operations(self.state))
-        came_back: dict[WorkflowName, bool] = {}
-        for row in jobs.rows(self.state, closed=True):
-            operation = stands.get(JobId(row["jobId"]))
-            if row["landedBy"] != operation:
-                job = jobs.update(self.state, JobId(row["jobId"]), landed_by=operation)
-                came_back[job.workflow_id] = came_back.get(job.workflow_id, False) or operation is None
-        for name, back in came_back.items():
-            removal.close_or_reopen(self.place, name, came_back=back)
+        changed = [row for row in rows if row["landedBy"] != stands.get(JobId(row["jobId"]))]
+        if changed:
+            unknown = landing.damaged(self.state)
+            changed = [row for row in changed if row["landedBy"] not in unknown]
+        # Before its jobs: whoever dies in between does it again.
+        for name in {row["workflowId"] for row in changed if row["jobId"] not in stands}:
+            removal.close_or_reopen(self.place, WorkflowName(name), came_back=True)
+        for row in changed:
+            jobs.update(self.state, JobId(row["jobId"]), landed_by=stands.get(JobId(row["jobId"])))
+        finished: dict[str, bool] = {}
+        for row in rows:
+            is_over = bool(stands.get(JobId(row["jobId"])) or row["droppedBy"])
+            finished[row["workflowId"]] = finished.get(row["workflowId"], True) and is_over
+        for workflow in jobs.workflows(self.state) if any(finished.values()) else ():
+            if finished.get(workflow.workflow_id):
+                removal.close_or_reopen(self.place, workflow.workflow_id, came_back=False)

@@ -45,6 +45,7 @@ def show(session: Session, *, words: Sequence[str] = (), closed: bool = False) -
     """Answers `list` and `status`."""
     from worktrees.isolation.place import discover_boss
     from worktrees.jobs import rows
+    from worktrees.jobs.ledger import left_out
     from worktrees.store import State
 
     repo, standing_in = discover_boss(Path.cwd())
@@ -55,9 +56,11 @@ def show(session: Session, *, words: Sequence[str] = (), closed: bool = False) -
         boss = session.boss()
         found = [job.dump() for job in boss.status(*words)]
     elif state.exists():
-        found = rows(state, closed=closed)
+        damaged: list[str] = []
+        found = rows(state, closed=closed, damaged=damaged)
         if _is_stale(state, found) and session.boss().mend_jobs():
             found = rows(state, closed=closed)
+        session.notices += [left_out(path) for path in damaged]
     now = time.time()
     if session.json:
         return session.answer({"jobs": found})

@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     # Name, inode and change time of a job's directory, its workspace, when it was made, and the caller's texts.
     Line: TypeAlias = list[str]
 
+_NEEDED = {
+    "jobId", "name", "workflowId", "command", "access", "state", "result", "workspace", "createdAt", "startedAt",
+    "finishedAt", "reason", "waiting", "snapshot", "changedFiles", "landedBy", "droppedBy",
+}  # fmt: skip
 # A buffer of more would cost more to make than the record to read.
 _RECORD_BYTES = 1 << 14
 # Below this the file is not worth its keep; above, it is written anew when an eighth of it is missing.
@@ -36,16 +40,19 @@ _NEVER_KEPT = frozenset("\t\n")
 
 
 # ---------------------------------------------------------------------------------------------------- records
-def rows(workflows: str, workflow: str | None = None, *, closed: bool = False) -> list[Row]:
+def rows(
+    workflows: str, workflow: str | None = None, *, closed: bool = False, damaged: list[str] | None = None
+) -> list[Row]:
     """Jobs as the contract's JSON, oldest first; `closed` also those of closed workflows.
 
-    Cost: about 10 µs a job.
+    Records that cannot be understood are left out and named in `damaged`. Cost: about 10 µs a job.
     """
     found = []
+    damaged = [] if damaged is None else damaged
     for name in [workflow] if workflow else workflow_names(workflows):
-        if not closed and workflow is None and is_closed(workflows, name):
+        if not closed and workflow is None and is_closed(workflows, name, damaged):
             continue
-        mine = [derived(record, directory) for record, directory in stored(workflows, name)]
+        mine = [derived(record, directory) for record, directory in stored(workflows, name, damaged)]
         explain_queue(mine, workflows, name)
         found += mine
     return sorted(found, key=age)
@@ -60,20 +67,20 @@ def workflow_names(workflows: str) -> list[str]:
         return []
 
 
-def stored(workflows: str, workflow: str) -> list[tuple[Row, str]]:
+def stored(workflows: str, workflow: str, damaged: list[str] | None = None) -> list[tuple[Row, str]]:
     """Records of a workflow's jobs as they are on disk, with their directories; unsorted.
 
-    Raises: StateBroken, naming the record that cannot be read.
+    Those that cannot be understood are left out and named in `damaged`: one of them must not stop every command.
     """
     jobs = os.path.join(workflows, workflow, "jobs")
     try:
         names = os.listdir(jobs)
     except FileNotFoundError:
         return []
-    return _stored([f"{jobs}/{name}" for name in names])
+    return _stored([f"{jobs}/{name}" for name in names], [] if damaged is None else damaged)
 
 
-def _stored(directories: Iterable[str]) -> list[tuple[Row, str]]:
+def _stored(directories: Iterable[str], damaged: list[str]) -> list[tuple[Row, str]]:
     there, contents = [], []
     for directory in directories:
         # No record yet: its submitter is at it, or died at it; an empty one is what a power cut makes of that.
@@ -86,8 +93,30 @@ def _stored(directories: Iterable[str]) -> list[tuple[Row, str]]:
     except ValueError:
         found = []
     if len(found) != len(contents):
-        found = [_record(f"{directory}/job.json") for directory in there]
-    return list(zip(found, there, strict=True))
+        found = [witness(directory, "job.json") for directory in there]
+    whole = []
+    for record, directory in zip(found, there, strict=True):
+        if is_record(record, directory):
+            whole.append((record, directory))
+        else:
+            damaged.append(f"{directory}/job.json")
+    return whole
+
+
+def is_record(record: object, directory: str) -> bool:
+    """Whether this is the record of the job whose directory it is, with all that readers here go by."""
+    return (
+        isinstance(record, dict)
+        and record.keys() >= _NEEDED
+        and record["jobId"] == os.path.basename(directory)
+        and isinstance(record["createdAt"], str)
+        and isinstance(record["workspace"], str | None)
+    )
+
+
+def left_out(path: str) -> dict[str, str]:
+    """What to say of a record that is in `damaged`."""
+    return {"code": "record-damaged", "message": f"`{path}` cannot be understood and is left out; see: wt doctor"}
 
 
 def _content(path: str) -> bytes | None:
@@ -166,7 +195,7 @@ def explain_queue(mine: Sequence[Row], workflows: str, workflow: str) -> None:
     queued = sorted((row for row in mine if row["state"] == "queued"), key=age)
     if not queued:
         return
-    limits = _record(os.path.join(workflows, workflow, "workflow.json")) or {}
+    limits = witness(os.path.join(workflows, workflow), "workflow.json") or {}
     for kind, limit in (("read", limits.get("kRead", 0)), ("write", limits.get("kWrite", 0))):
         busy = [row for row in mine if row["state"] in ("starting", "running") and slot(row) == kind]
         waiting = [row for row in queued if slot(row) == kind]
@@ -189,10 +218,16 @@ def age(row: Row) -> tuple[str, str]:
     return row["createdAt"], row["jobId"]
 
 
-def is_closed(workflows: str, workflow: str) -> bool:
-    """Whether a workflow is closed, or never came to be."""
-    record = _record(os.path.join(workflows, workflow, "workflow.json"))
-    return record is None or record.get("closedAt") is not None
+def is_closed(workflows: str, workflow: str, damaged: list[str] | None = None) -> bool:
+    """Whether a workflow is closed, or never came to be; one whose record cannot be understood may be open."""
+    directory = os.path.join(workflows, workflow)
+    record = witness(directory, "workflow.json")
+    if record is not None:
+        return record.get("closedAt") is not None
+    path = os.path.join(directory, "workflow.json")
+    if damaged is not None and os.path.exists(path):
+        damaged.append(path)
+    return not os.path.exists(path)
 
 
 # ---------------------------------------------------------------------------------------------------- kept ready
@@ -203,7 +238,7 @@ def lines(
 
     `texts` makes what the caller says of a row; of a finished job it must be the same at any time, but for what depends
     on its workspace being there. `kind` names what is made, `key` (one line) how: what another version left is not
-    taken. Cost: about 5 µs for a job that is kept ready. Raises: StateBroken.
+    taken. Cost: about 5 µs for a job that is kept ready. Raises: ValueError for a record that cannot be understood.
     """
     path = os.path.join(workflows, workflow, f"finished.{kind}")
     kept = _kept(path, key)
@@ -227,7 +262,10 @@ def lines(
                     marks[f"{jobs}/{name}"] = mark
     finally:
         os.close(fd)
-    rows = [(derived(record, directory), marks[directory]) for record, directory in _stored(marks)]
+    damaged: list[str] = []
+    rows = [(derived(record, directory), marks[directory]) for record, directory in _stored(marks, damaged)]
+    if damaged:
+        raise ValueError(damaged[0])
     explain_queue([row for row, _ in rows], workflows, workflow)
     settled = []
     for row, mark in rows:

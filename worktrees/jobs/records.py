@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-from worktrees.errors import NotFound
+from worktrees.errors import NotFound, StateBroken
 from worktrees.jobs import ledger
 from worktrees.jobs.ledger import derived, slot, witness
 from worktrees.store import write_json
@@ -28,14 +28,16 @@ __all__ = [
 
 
 # ---------------------------------------------------------------------------------------------------- reading
-def rows(state: State, workflow: WorkflowName | None = None, *, closed: bool = False) -> list[Row]:
+def rows(
+    state: State, workflow: WorkflowName | None = None, *, closed: bool = False, damaged: list[str] | None = None
+) -> list[Row]:
     """Jobs as the contract's JSON, oldest first; see `ledger.rows`."""
-    return ledger.rows(os.fspath(state.workflows), workflow, closed=closed)
+    return ledger.rows(os.fspath(state.workflows), workflow, closed=closed, damaged=damaged)
 
 
-def stored(state: State, workflow: str) -> list[tuple[Row, str]]:
+def stored(state: State, workflow: str, damaged: list[str] | None = None) -> list[tuple[Row, str]]:
     """Records of a workflow's jobs as they are on disk, with their directories; see `ledger.stored`."""
-    return ledger.stored(os.fspath(state.workflows), workflow)
+    return ledger.stored(os.fspath(state.workflows), workflow, damaged)
 
 
 def is_closed(state: State, workflow: str) -> bool:
@@ -44,11 +46,13 @@ def is_closed(state: State, workflow: str) -> bool:
 
 
 def load(state: State, job: JobId) -> Job:
-    """One job, its state derived. Raises: NotFound."""
+    """One job, its state derived. Raises: NotFound, StateBroken."""
     directory = state.find_job_dir(job)
     record = ledger.read(directory)
     if record is None:
         raise NotFound(f"no job `{job}`", hint="wt list --all")
+    if not ledger.is_record(record, os.fspath(directory)):
+        raise _damaged(str(job))
     row = derived(record, os.fspath(directory))
     if row["state"] == "queued":
         workflow = str(row["workflowId"])
@@ -57,15 +61,31 @@ def load(state: State, job: JobId) -> Job:
     return _job(row)
 
 
-def load_all(state: State, workflow: WorkflowName | None = None, *, closed: bool = False) -> list[Job]:
-    """Jobs, oldest first."""
-    return [_job(row) for row in rows(state, workflow, closed=closed)]
+def load_all(
+    state: State, workflow: WorkflowName | None = None, *, closed: bool = False, damaged: list[str] | None = None
+) -> list[Job]:
+    """Jobs, oldest first, without those whose records cannot be understood, which are named in `damaged`."""
+    found = []
+    for row in rows(state, workflow, closed=closed, damaged=damaged):
+        try:
+            found.append(_job(row))
+        except StateBroken:
+            if damaged is not None:
+                damaged.append(os.fspath(state.job_dir(row["workflowId"], row["jobId"]) / "job.json"))
+    return found
 
 
 def _job(row: Row) -> Job:
     from worktrees.model import Job
 
-    return Job.model_validate(row)
+    try:
+        return Job.model_validate(row)
+    except ValueError as error:  # pydantic's own is one
+        raise _damaged(row.get("jobId")) from error
+
+
+def _damaged(job: object) -> StateBroken:
+    return StateBroken(f"the record of `{job}` cannot be understood", hint="wt doctor")
 
 
 # ---------------------------------------------------------------------------------------------------- finding
@@ -75,11 +95,18 @@ def resolve(state: State, words: Iterable[str], workflow: WorkflowName | None = 
     A whole id or name goes before a prefix, a job of an open workflow before one of a closed one, and one that was not
     dropped before one that was. Raises: NotFound `not-found`, `ambiguous`.
     """
-    everybody = rows(state, workflow, closed=True)
+    damaged: list[str] = []
+    everybody = rows(state, workflow, closed=True, damaged=damaged)
     is_open = {name: not is_closed(state, name) for name in {str(row["workflowId"]) for row in everybody}}
     chosen: dict[str, Row] = {}
     for word in words:
-        row = _find(everybody, word, is_open)
+        try:
+            row = _find(everybody, word, is_open)
+        except NotFound:
+            for path in damaged:
+                if path.endswith(f"/{word}/job.json"):
+                    raise _damaged(word) from None
+            raise
         chosen.setdefault(str(row["jobId"]), row)
     return [_job(row) for row in chosen.values()]
 

@@ -31,7 +31,7 @@ from worktrees.jobs.cancellation import cancel
 from worktrees.jobs.room import check, disk_bytes
 from worktrees.jobs.settlement import remove_tree, settle
 from worktrees.jobs.workflow import close_workflow, load_workflow, rewrite
-from worktrees.model import Oid, Removal, Removed
+from worktrees.model import Oid, Removal, Removed, WorkflowName
 from worktrees.store import seconds_of
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from worktrees.git import Repo
     from worktrees.git.objects import Reader
     from worktrees.isolation import Isolation, Place, Workspace
-    from worktrees.model import ChangeSet, IgnoredFile, Job, JobId, OperationId, WorkflowName
+    from worktrees.model import ChangeSet, IgnoredFile, Job, JobId, OperationId
 
 _MOST_PROCESSES_NAMED = 3
 
@@ -73,7 +73,12 @@ def preview(place: Place, jobs: Sequence[Job]) -> list[Removal]:
 
 def mark_dropped(place: Place, jobs: Sequence[JobId], operation: OperationId | None) -> None:
     """Writes into jobs' records by which operation they were given up, None for not any more."""
-    names = {records.update(place.state, job, dropped_by=operation).workflow_id for job in jobs}
+    names = {WorkflowName(place.state.find_job_dir(job).parent.parent.name) for job in jobs}
+    if operation is None:  # before its jobs, so that whoever dies in between does it again
+        for name in names:
+            close_or_reopen(place, name, came_back=True)
+    for job in jobs:
+        records.update(place.state, job, dropped_by=operation)
     for name in names:
         close_or_reopen(place, name, came_back=operation is None)
 
@@ -332,12 +337,12 @@ def restore(place: Place, job: Job, settings: Settings) -> Job:
     if not job.workspace_present:
         kind = job.isolation if _kind(job).makes else "worktree"
         check(place, job.baseline, settings)
+        if kind != job.isolation:  # noted first, so that a crash leaves nothing that no record knows
+            records.update(place.state, job.job_id, isolation=kind, workspace=os.fspath(place.root / job.job_id))
         workspace = plugin("isolation", kind)().open(
             place, job.job_id, job.baseline.model_copy(update={"snapshot": last})
         )
         _bring_ignored(place, workspace, place.store.ref(f"{ref}-ignored"))
-        if kind != job.isolation:
-            return records.update(place.state, job.job_id, isolation=kind, workspace=os.fspath(workspace.path))
     return records.load(place.state, job.job_id)
 
 

@@ -6,10 +6,11 @@ edits to keep, by refs in wt's own store: `refs/wt/<workflow>/base` in both, `bo
 
 from __future__ import annotations
 
+import contextlib
 import re
 from typing import TYPE_CHECKING, Any
 
-from worktrees.errors import NotFound, Refused, Usage
+from worktrees.errors import NotFound, Refused, StateBroken, Usage
 from worktrees.jobs import records
 from worktrees.store import new_id, now, read_json, write_json
 
@@ -67,12 +68,19 @@ def _record(state: State, name: str) -> Workflow | None:
     from worktrees.model import Workflow
 
     record = read_json(state.workflow_dir(name) / "workflow.json")
-    return Workflow.model_validate(record) if record is not None else None
+    try:
+        return Workflow.model_validate(record) if record is not None else None
+    except ValueError as error:  # pydantic's own is one
+        raise StateBroken(f"the record of the workflow `{name}` cannot be understood", hint="wt doctor") from error
 
 
 def workflows(state: State, *, closed: bool = False) -> list[Workflow]:
-    """Open workflows, or all, oldest first."""
-    found = [workflow for name in state.workflow_names() if (workflow := _record(state, name)) is not None]
+    """Open workflows, or all, oldest first; without those whose records cannot be understood."""
+    found = []
+    for name in state.workflow_names():
+        with contextlib.suppress(StateBroken):
+            if (workflow := _record(state, name)) is not None:
+                found.append(workflow)
     return sorted((item for item in found if closed or item.closed_at is None), key=lambda item: item.created_at)
 
 
@@ -123,16 +131,21 @@ def close_workflow(place: Place, name: WorkflowName, *, only_if_finished: bool =
     """Closes a workflow and lets go of its baseline and of its jobs' starts, as far as no snapshot needs them.
 
     `only_if_finished` does nothing unless every job has landed or was dropped.
-    Raises: Refused `jobs-unfinished` while a job is not done.
+    Raises: Refused `jobs-unfinished` while a job is not done; StateBroken where that cannot be known.
     """
     state = place.state
     with state.lock(f"workflow-{name}", purpose=f"close the workflow {name}"):
         workflow = load_workflow(state, name)
         if workflow.closed_at is not None:
             return workflow
-        jobs = [record for record, _ in records.stored(state, name)]
-        if only_if_finished and not all(job["landedBy"] or job["droppedBy"] for job in jobs):
+        damaged: list[str] = []
+        jobs = [record for record, _ in records.stored(state, name, damaged)]
+        if only_if_finished and (damaged or not all(job["landedBy"] or job["droppedBy"] for job in jobs)):
             return workflow
+        if damaged:
+            raise StateBroken(
+                f"`{damaged[0]}` cannot be understood, so nobody knows whether that job is done", hint="wt doctor"
+            )
         unfinished = [job["name"] or job["jobId"] for job in jobs if job["state"] != "done"]
         if unfinished:
             raise Refused(

@@ -15,13 +15,14 @@ rollback throws away is saved first. Somebody else's `index.lock` is never touch
 
 from worktrees.landing.checkpoint import checkpoint
 from worktrees.landing.flow import land, rollback, undo
-from worktrees.landing.log import find, landed, operations, record
+from worktrees.landing.log import damaged, find, landed, operations, record
 from worktrees.landing.target import Target, find_target
 from worktrees.landing.turn import recover
 
 __all__ = [
     "Target",
     "checkpoint",
+    "damaged",
     "find",
     "find_target",
     "land",
