@@ -1,9 +1,10 @@
-"""Times two sides of the same work in interleaved rounds and says how they compare.
+"""Times sides of the same work in interleaved rounds and says how they compare.
 
-A case has a plain side and ours. Each side is a context manager: it prepares (not timed), yields the work (timed) and
+A case has plain sides and ours. Each side is a context manager: it prepares (not timed), yields the work (timed) and
 tidies up (not timed). A round runs every side once; the order is reversed every other round, so that a machine that
 gets slower or a cache that gets warmer does not favour one. The ratio is taken within each round, since neighbours in
-time share their weather; reported are its median, quartiles and range over the rounds.
+time share their weather; reported are its median, its quartiles, and the best of ours over the best of the plain side,
+which says what is left when nobody else wants the machine.
 """
 
 import hashlib
@@ -14,7 +15,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,32 +26,43 @@ Side = Callable[[], AbstractContextManager[Work]]
 
 @dataclass(frozen=True)
 class Case:
-    """One comparison: what it is called, on how much, and its sides."""
+    """One comparison: what it is called, on how much, and its sides by name, which is what is typed or called."""
 
     name: str
     size: str
-    plain_name: str
-    plain: Side
-    ours: dict[str, Side] = field(default_factory=dict)
-    """By the door that is used: `wt` for the command line, `Boss` for the Python API in a running process."""
+    plain: Mapping[str, Side]
+    ours: Mapping[str, Side] = field(default_factory=dict)
+    more_rounds: int = 1
+    """How many times the usual number of rounds; for work of a few milliseconds."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """The seconds of every round of one case, by side; the plain one is called `plain`."""
+    """The seconds of every round of one case, by side."""
 
     case: Case
     seconds: dict[str, list[float]]
 
-    def ratios(self, side: str) -> list[float]:
+    def ratios(self, plain: str, ours: str) -> list[float]:
         """Ours over plain, round by round."""
-        return [ours / plain for ours, plain in zip(self.seconds[side], self.seconds["plain"], strict=True)]
+        return [one / other for one, other in zip(self.seconds[ours], self.seconds[plain], strict=True)]
+
+
+@dataclass(frozen=True)
+class Fact:
+    """Something that is measured alone: its values, spelled."""
+
+    name: str
+    size: str
+    values: Sequence[float]
+    spell: Callable[[float], str]
 
 
 def measure(case: Case, rounds: int, warmup: int = 1, say: Callable[[str], None] = lambda _line: None) -> Outcome:
-    """Run the case `warmup` times unrecorded, then `rounds` times."""
-    sides: dict[str, Side] = {"plain": case.plain, **case.ours}
+    """Run the case `warmup` times unrecorded, then `rounds` times (more where the case says so)."""
+    sides: dict[str, Side] = {**case.plain, **case.ours}
     seconds: dict[str, list[float]] = {name: [] for name in sides}
+    rounds *= case.more_rounds
     for number in range(-warmup, rounds):
         order = list(sides) if number % 2 == 0 else list(reversed(sides))
         for name in order:
@@ -65,28 +77,39 @@ def measure(case: Case, rounds: int, warmup: int = 1, say: Callable[[str], None]
 
 
 def table(outcomes: Iterable[Outcome]) -> str:
-    """A markdown table, one row per case and door."""
+    """A markdown table, a row for each of our sides against each plain one."""
     lines = [
-        "| work | size | plain git | time | door | time | ratio | quartiles | range |",
+        "| work | size | plain | time | ours | time | ratio | quartiles | best to best |",
         "|---|---|---|---:|---|---:|---:|---:|---:|",
     ]
     for outcome in outcomes:
         case = outcome.case
-        plain = spell(statistics.median(outcome.seconds["plain"]))
-        for door in case.ours or ("-",):
-            cells = [case.name, case.size, f"`{case.plain_name}`", plain, door]
-            if door in outcome.seconds:
-                ratios = outcome.ratios(door)
+        for plain in case.plain:
+            for ours in case.ours:
+                ratios = outcome.ratios(plain, ours)
                 low, high = quartiles(ratios)
-                cells += [
-                    spell(statistics.median(outcome.seconds[door])),
+                cells = [
+                    case.name,
+                    case.size,
+                    f"`{plain}`",
+                    spell(statistics.median(outcome.seconds[plain])),
+                    f"`{ours}`",
+                    spell(statistics.median(outcome.seconds[ours])),
                     f"**{statistics.median(ratios):.2f}**",
                     f"{low:.2f}-{high:.2f}",
-                    f"{min(ratios):.2f}-{max(ratios):.2f}",
+                    f"{min(outcome.seconds[ours]) / min(outcome.seconds[plain]):.2f}",
                 ]
-            else:
-                cells += ["-", "-", "-", "-"]
-            lines.append(f"| {' | '.join(cells)} |")
+                lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def facts_table(facts: Iterable[Fact]) -> str:
+    """A markdown table of what was measured alone."""
+    lines = ["| what | on | median | range |", "|---|---|---:|---:|"]
+    for fact in facts:
+        middle, low, high = (fact.spell(pick(fact.values)) for pick in (statistics.median, min, max))
+        spread = f"{low}-{high}" if len(fact.values) > 1 else ""
+        lines.append(f"| {fact.name} | {fact.size} | **{middle}** | {spread} |")
     return "\n".join(lines)
 
 
@@ -104,10 +127,10 @@ def spell(seconds: float) -> str:
 
 
 def machine() -> str:
-    """What the numbers were taken on, without naming the machine."""
+    """What the numbers were taken on, without naming the machine, and how busy it was with other things."""
     git = subprocess.run(["git", "version"], capture_output=True, text=True, check=True).stdout.split()[2]
     python = ".".join(str(part) for part in sys.version_info[:3])
-    return f"{os.cpu_count()} cores, {sys.platform}, git {git}, Python {python}"
+    return f"{os.cpu_count()} cores, {sys.platform}, git {git}, Python {python}, load {os.getloadavg()[0]:.1f}"
 
 
 def generate(target: Path, files: int, seed: int = 1) -> None:

@@ -1,179 +1,247 @@
-"""`python -m benchmarks.jobs`: what supervising a worker costs, without git.
+"""What supervising a worker costs: its start, its memory, its events, waiting for it. No git takes part.
 
-    python -m benchmarks.jobs --rounds 50 --lines 1000000
-
-Start: from the call to the first instruction of the worker's program (the start of `date` is in it). Memory: the peak
-of a supervisor's resident memory. Events: lines turned into events each second, and read back. Latency: from a worker's
-line to a follower that has it. Idle: processor time of a supervisor in a second without output.
+A worker is started in a bare job directory, as `jobs` would. The plain side is the same program started directly, or
+`tail --follow` on a file it writes.
 """
 
-import argparse
 import os
-import shutil
-import statistics
+import select
+import subprocess
 import sys
-import tempfile
-import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import IO
 
-from benchmarks.harness import machine, spell
-from worktrees.jobs import events, follow_events
-from worktrees.model import JobId
+from benchmarks.harness import Case, Fact, Work
+from worktrees.jobs import events
+from worktrees.model import Baseline, Job, JobId, Oid, WorkflowName
 from worktrees.runner import Launch, LocalRunner
-from worktrees.store import AliveLock, State, new_id, read_json, write_json
+from worktrees.store import AliveLock, State, new_id, now, read_json, write_json
+
+_PAUSE_SECONDS = 0.02
+_SETTLED_SECONDS = 0.2
 
 
 class Yard:
-    """Job directories as the state directory has them, their workers and nothing else."""
+    """A repository's job directories with their workers; everything started here is ended with the stack."""
 
-    def __init__(self, root: Path) -> None:
-        self.state = State(root)
+    def __init__(self, root: Path, stack: ExitStack) -> None:
+        root.mkdir()
+        subprocess.run(["git", "init", "--quiet", root], check=True)
+        self.root = root
+        self.stack = stack
+        self.state = State(root / ".git")
         self.state.prepare()
         self.runner = LocalRunner()
-
-    def directory(self) -> Path:
-        """A new job's directory, with as much of a record as readers need."""
-        directory = self.state.job_dir("bench", new_id("j"))
-        directory.mkdir(parents=True)
+        (self.state.workflow_dir("bench") / "jobs").mkdir(parents=True)
         write_json(self.state.workflow_dir("bench") / "workflow.json", {"closedAt": None})
-        return directory
 
     def start(self, *command: str) -> Path:
-        """A running worker."""
-        directory = self.directory()
+        """A running worker; its directory."""
+        job = JobId(new_id("j"))
+        directory = self.state.job_dir("bench", job)
+        directory.mkdir()
+        baseline = Baseline(commit=Oid("1" * 40))
+        record = Job(
+            job_id=job, workflow_id=WorkflowName("bench"), baseline=baseline, state="starting", created_at=now()
+        )
+        write_json(directory / "job.json", record.dump())
         self.runner.start(directory, Launch(command, os.environ, "/"))
         return directory
 
     def end(self, directory: Path) -> None:
-        """Waits until the supervisor is gone."""
+        """Waits until the supervisor is gone, and marks the job as done."""
         while AliveLock(directory / "alive").is_held():
             time.sleep(0.001)
+        record = read_json(directory / "job.json") or {}
+        write_json(directory / "job.json", {**record, "state": "done", "result": "succeeded", "finishedAt": now()})
 
-    def pid(self, directory: Path) -> int:
-        """The supervisor of a job."""
+    def pipe(self) -> Path:
+        """A named pipe."""
+        path = self.root / new_id("pipe")
+        os.mkfifo(path)
+        return path
+
+    def held(self) -> tuple[Path, IO[bytes]]:
+        """A worker that copies what it is told to its output, and the pipe to tell it by; ended with the stack."""
+        pipe = self.pipe()
+        directory = self.start("cat", str(pipe))
+        self.stack.callback(self.end, directory)
+        return directory, self.stack.enter_context(pipe.open("wb", buffering=0))
+
+    def process(self, *words: str) -> "subprocess.Popen[bytes]":
+        """A process whose output is read; gone with the stack."""
+        process = subprocess.Popen(words, cwd=self.root, stdout=subprocess.PIPE)
+
+        def end() -> None:
+            process.kill()
+            process.communicate()
+
+        self.stack.callback(end)
+        return process
+
+    def wt(self, *words: str) -> "subprocess.Popen[bytes]":
+        """Our command, as installed."""
+        return self.process(str(Path(sys.executable).with_name("wt")), *words)
+
+    def supervisor(self, directory: Path) -> int:
+        """The pid of a job's supervisor."""
         record = read_json(directory / "supervisor.json")
-        if record is None:
-            raise SystemExit("no supervisor")
+        assert record is not None
         return int(record["pid"])
 
 
-def starts(yard: Yard, rounds: int) -> tuple[list[float], list[float]]:
-    """Seconds until the worker's program runs, and until the call returns."""
-    first, returned = [], []
+# ---------------------------------------------------------------------------------------------------------- compared
+def start(yard: Yard) -> Case:
+    """From the call to the first thing that the worker's program does."""
+    pipe = yard.pipe()
+    command = ("sh", "-c", f"echo > {pipe}")
+
+    @contextmanager
+    def until_heard(begin: Callable[[], Callable[[], object]]) -> Iterator[Work]:
+        listening = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+        ends: list[Callable[[], object]] = []
+
+        def work() -> None:
+            ends.append(begin())
+            select.select([listening], [], [])
+
+        yield work
+        os.close(listening)
+        ends[0]()
+
+    def ours() -> Callable[[], object]:
+        directory = yard.start(*command)
+        return lambda: yard.end(directory)
+
+    return Case(
+        "start of a worker, to its first instruction",
+        "one `sh`",
+        {"Popen": lambda: until_heard(lambda: subprocess.Popen(command).wait)},
+        {"runner.start": lambda: until_heard(ours)},
+        more_rounds=6,
+    )
+
+
+def follow(yard: Yard) -> Case:
+    """From a worker's line to who follows it."""
+    directory, ours = yard.held()
+    log, pipe = yard.root / "plain.log", yard.pipe()
+    with log.open("wb") as target:
+        subprocess.Popen(["cat", pipe], stdout=target)
+    plain = yard.stack.enter_context(pipe.open("wb", buffering=0))
+    told = {
+        "plain": (plain, yard.process("tail", "--follow", str(log))),
+        "ours": (ours, yard.wt("events", directory.name, "--follow", "--jsonl")),
+    }
+
+    @contextmanager
+    def side(name: str) -> Iterator[Work]:
+        mouth, listener = told[name]
+        ear = listener.stdout
+        assert ear is not None
+        time.sleep(_PAUSE_SECONDS)  # a worker says something now and then
+
+        def work() -> None:
+            mouth.write(b"a line\n")
+            assert b"a line" in ear.readline()
+
+        yield work
+
+    return Case(
+        "a worker's line, to who follows",
+        "one line",
+        {"tail --follow": lambda: side("plain")},
+        {"wt events --follow": lambda: side("ours")},
+        more_rounds=10,
+    )
+
+
+# ------------------------------------------------------------------------------------------------------------- alone
+def output(yard: Yard, lines: int, rounds: int) -> list[Fact]:
+    """Lines into events and out again, and what the supervisor took for it."""
+    size = f"{lines:,} lines"
+    written, read, peak = [], [], []
     for _ in range(rounds):
-        began = time.time()
-        directory = yard.start("date", "+%s.%N")
-        returned.append(time.time() - began)
+        gate = yard.pipe()
+        began = time.perf_counter()
+        directory = yard.start("sh", "-c", f"seq 1 {lines}; read -r _ < {gate}")
+        last = f'"content":"{lines}"'.encode()
+        path = directory / "events.jsonl"
+        while last not in _end_of(path):
+            time.sleep(0.002)
+        written.append(lines / (time.perf_counter() - began))
+        peak.append(_status(yard.supervisor(directory), "VmHWM"))
+        gate.write_text("\n")
         yard.end(directory)
-        first.append(float((directory / "stdout.log").read_text()) - began)
-    return first, returned
+        began = time.perf_counter()
+        cursor, count, done = None, 0, False
+        while not done:
+            page = events(yard.state, JobId(directory.name), cursor, most=1000)
+            count, cursor, done = count + len(page.events), page.next_cursor, page.done
+        read.append(lines / (time.perf_counter() - began))
+        assert count == lines + 1, count
+    return [
+        Fact("events written, a second", size, written, lambda value: f"{value:,.0f}"),
+        Fact("events read by cursor, a second", size, read, lambda value: f"{value:,.0f}"),
+        Fact("supervisor, peak memory", size, peak, _megabytes),
+    ]
 
 
-def rates(yard: Yard, lines: int) -> tuple[float, float, int]:
-    """Events written and read each second, and the supervisor's peak in kilobytes."""
-    began = time.perf_counter()
-    gate = yard.state.root / "gate"
-    os.mkfifo(gate)
-    directory = yard.start("sh", "-c", f"seq 1 {lines}; read -r _ < {gate}")
-    path = directory / "events.jsonl"
-    last = f'"{lines}"'.encode()
-    while True:
-        with path.open("rb") as file:
-            file.seek(max(0, path.stat().st_size - 200))
-            if last in file.read():
-                break
-        time.sleep(0.005)
-    written = time.perf_counter() - began
-    status = Path(f"/proc/{yard.pid(directory)}/status").read_text()
-    peak = int(status.partition("VmHWM:")[2].split()[0])
-    gate.write_text("\n")
-    yard.end(directory)
-    began = time.perf_counter()
-    cursor, done = None, False
-    while not done:
-        page = events(yard.state, JobId(directory.name), cursor, most=1000)
-        cursor, done = page.next_cursor, page.done
-    return lines / written, lines / (time.perf_counter() - began), peak
+def _end_of(path: Path) -> bytes:
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - 300))
+        return file.read()
 
 
-def latencies(yard: Yard, rounds: int) -> list[float]:
-    """Seconds from a line of a worker to a follower."""
-    pipe = yard.state.root / "line"
-    os.mkfifo(pipe)
-    directory = yard.start("cat", str(pipe))
-    write_json(directory / "job.json", {"state": "starting"})
-    arrived: dict[str, float] = {}
-    seen = threading.Event()
-
-    def follow() -> None:
-        for page in follow_events(yard.state, JobId(directory.name)):
-            for event in page.events:
-                arrived[event.content] = time.perf_counter()
-                seen.set()
-
-    follower = threading.Thread(target=follow, daemon=True)
-    follower.start()
-    sent: dict[str, float] = {}
-    with pipe.open("w") as file:
-        for number in range(rounds):
-            time.sleep(0.02)  # a worker that says something now and then
-            seen.clear()
-            sent[str(number)] = time.perf_counter()
-            file.write(f"{number}\n")
-            file.flush()
-            seen.wait(10)
-    follower.join(10)
-    yard.end(directory)
-    return [arrived[line] - at for line, at in sent.items()]
+def memory(yard: Yard, rounds: int) -> list[Fact]:
+    """What a supervisor holds while its worker runs and says nothing."""
+    resident, share = [], []
+    for _ in range(rounds):
+        directory, _pipe = yard.held()
+        time.sleep(_SETTLED_SECONDS)
+        pid = yard.supervisor(directory)
+        resident.append(_status(pid, "VmRSS"))
+        share.append(_kilobytes(Path(f"/proc/{pid}/smaps_rollup"), "Pss"))
+    return [
+        Fact("supervisor, resident memory", "a quiet worker", resident, _megabytes),
+        Fact("supervisor, its share of that (PSS)", "a quiet worker", share, _megabytes),
+    ]
 
 
-def idle(yard: Yard, seconds: float) -> float:
-    """Processor seconds that a supervisor spends in a second of silence."""
-    pipe = yard.state.root / "silence"
-    os.mkfifo(pipe)
-    directory = yard.start("cat", str(pipe))
-    stat = Path(f"/proc/{yard.pid(directory)}/schedstat")
-    with pipe.open("w"):
-        time.sleep(0.2)
-        before = int(stat.read_text().split()[0])
+def waiting(yard: Yard, seconds: float, rounds: int) -> list[Fact]:
+    """Processor time of who waits, and of who supervises, while nothing happens."""
+    directory, _pipe = yard.held()
+    supervisor, waiter = yard.supervisor(directory), yard.wt("wait", directory.name).pid
+    time.sleep(_SETTLED_SECONDS * 10)
+    spent: dict[int, list[float]] = {waiter: [], supervisor: []}
+    for _ in range(rounds):
+        before = {pid: _processor_seconds(pid) for pid in spent}
         time.sleep(seconds)
-        spent = int(stat.read_text().split()[0]) - before
-    yard.end(directory)
-    return spent / 1e9 / seconds
+        for pid, values in spent.items():
+            values.append((_processor_seconds(pid) - before[pid]) / seconds)
+    return [
+        Fact(name, f"{seconds:g} s of silence", spent[pid], lambda share: f"{share * 60_000:.2f} ms")
+        for name, pid in (
+            ("`wt wait`, processor time a minute", waiter),
+            ("supervisor, processor time a minute", supervisor),
+        )
+    ]
 
 
-def spread(values: Sequence[float]) -> str:
-    """Median and range."""
-    return f"{spell(statistics.median(values))} ({spell(min(values))}-{spell(max(values))})"
+def _processor_seconds(pid: int) -> float:
+    return int(Path(f"/proc/{pid}/schedstat").read_text().split()[0]) / 1e9
 
 
-def main() -> None:
-    """Prints a markdown table."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--rounds", type=int, default=50)
-    parser.add_argument("--lines", type=int, default=1_000_000)
-    options = parser.parse_args()
-    root = Path(tempfile.mkdtemp(prefix="wt-bench-"))
-    try:
-        yard = Yard(root)
-        first, returned = starts(yard, options.rounds)
-        written, read, peak = rates(yard, options.lines)
-        rows = [
-            ("call to the worker's first instruction", spread(first)),
-            ("call to its return", spread(returned)),
-            ("peak memory of a supervisor", f"{peak / 1024:.1f} MB, after {options.lines:,} lines"),
-            ("events written", f"{written:,.0f} a second"),
-            ("events read by cursor", f"{read:,.0f} a second"),
-            ("a worker's line to a follower", spread(latencies(yard, options.rounds))),
-            ("processor time of an idle supervisor", f"{idle(yard, 2.0) * 1e6:.0f} µs a second"),
-        ]
-    finally:
-        shutil.rmtree(root, ignore_errors=True)
-    sys.stdout.write(f"{machine()}\n\n| what | measured |\n|---|---:|\n")
-    sys.stdout.writelines(f"| {what} | {measured} |\n" for what, measured in rows)
+def _status(pid: int, name: str) -> float:
+    return _kilobytes(Path(f"/proc/{pid}/status"), name)
 
 
-if __name__ == "__main__":
-    main()
+def _kilobytes(path: Path, name: str) -> float:
+    return int(path.read_text().partition(f"{name}:")[2].split()[0])
+
+
+def _megabytes(kilobytes: float) -> str:
+    return f"{kilobytes / 1024:.1f} MB"
