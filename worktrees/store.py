@@ -71,7 +71,7 @@ def new_id(prefix: str) -> str:
 def boot_id() -> str:
     """Names this boot of the machine, so that a pid of an earlier one is never mistaken for a live process."""
     try:
-        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+        with open("/proc/sys/kernel/random/boot_id", encoding="utf-8") as file:
             return file.read().strip()
     except OSError:
         import psutil

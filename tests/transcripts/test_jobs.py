@@ -1,4 +1,4 @@
-"""Durable jobs through the real command: they queue, run on, are read by cursor, end when told to, are found when lost."""
+"""Durable jobs through the real command: queued, running on, read by cursor, ended when told to, found when lost."""
 
 import json
 import os
