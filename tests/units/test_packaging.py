@@ -12,7 +12,7 @@ import pytest
 import worktrees
 
 ROOT = Path(__file__).parent.parent.parent
-HEAVY = {"click", "filelock", "pathspec", "psutil", "pydantic", "pygit2", "rich"}
+HEAVY = {"click", "filelock", "psutil", "pydantic", "pygit2", "rich"}
 
 
 @pytest.fixture
