@@ -28,7 +28,7 @@ from worktrees.jobs import liveness, records, removal
 from worktrees.jobs.settlement import remove_tree
 from worktrees.jobs.workflow import pins
 from worktrees.landing import log
-from worktrees.model import ChangeSet, Diagnosis, Finding, Job, JobId, Operation, Workflow, WorkflowName
+from worktrees.model import ChangeSet, Diagnosis, Finding, Job, Operation, Workflow, WorkflowName
 from worktrees.store import AliveLock, is_alive, read_json, start_ticks, write_json
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def _settle(place: Place) -> list[Finding]:
 def _look(place: Place) -> list[Finding]:
     """Everything that is wrong; changes nothing."""
     found = [finding for finding, _ in _ailments(place)]
-    return [*found, *isolation.doctor_findings(place, running=_running(place))]
+    return [*found, *_of_workspaces(place, fix=False)]
 
 
 def _mend(place: Place) -> list[Finding]:
@@ -100,15 +100,18 @@ def _mend(place: Place) -> list[Finding]:
             with contextlib.suppress(WorktreesError, OSError):  # it is named again by the next look
                 if cure() is not False:
                     mended.append(finding)
-    return [*mended, *isolation.doctor_findings(place, fix=True, running=_running(place))]
+    return [*mended, *_of_workspaces(place, fix=True)]
 
 
 def _said(error: Exception) -> str:
     return error.message if isinstance(error, WorktreesError) else str(error)
 
 
-def _running(place: Place) -> set[JobId]:
-    return {JobId(row["jobId"]) for row in jobs.rows(place.state, closed=True) if row["state"] != "done"}
+def _of_workspaces(place: Place, *, fix: bool) -> list[Finding]:
+    everyone = jobs.load_all(place.state, closed=True)
+    running = {job.job_id for job in everyone if job.state != "done"}
+    starts = {job.job_id: job.baseline.commit for job in everyone}
+    return isolation.doctor_findings(place, fix=fix, running=running, starts=starts)
 
 
 def _ailments(place: Place) -> Iterator[Ailment]:
