@@ -10,9 +10,11 @@ import pytest
 from tests.kit import RepoKit
 from tests.merging import Desk, tree_files
 from worktrees.errors import Busy, GitFailed, NotFound, Refused
+from worktrees.git import discover
+from worktrees.isolation import Place
 from worktrees.landing import checkout, find_target, land, landed, operations, record, recover, rollback, undo
 from worktrees.model import Operation, OperationId
-from worktrees.store import now
+from worktrees.store import State, now
 
 
 @pytest.fixture
@@ -524,6 +526,65 @@ def test_sha256(make_repo: Callable[[str], RepoKit], tmp_path: Path) -> None:
     undo(desk.place)
     assert tree_files(path) == {"a": b"2\n", "b": b"untracked\n"}
     kit.assert_sound()
+
+
+def test_a_partial_clone_fetches_what_it_needs(repo: RepoKit, tmp_path: Path) -> None:
+    repo.git("config", "uploadpack.allowFilter", "true")
+    repo.git("config", "uploadpack.allowAnySHA1InWant", "true")
+    repo.write("src/app.py", "older\n")
+    repo.commit("older")
+    repo.write("src/app.py", "newer\n")
+    repo.commit("newer")
+    path = tmp_path / "partial"
+    subprocess.run(["git", "clone", "--quiet", "--filter=blob:none", f"file://{repo.path}", path], check=True)
+    kit = RepoKit(path)
+    desk = Desk(kit)
+    workflow = desk.workflow()
+    kit.write("README.md", "dirty\n")
+    desk.land([desk.job({"src/app.py": "merged\n", "src/util.py": None}), desk.job({"new": "new\n"})])
+    assert kit.git("status", "--porcelain") == b" M README.md\n"
+    kit.write("late", "late\n")
+    kit.commit("late")
+    rollback(desk.place, workflow)
+    assert kit.read("src/app.py") == b"newer\n"
+    assert kit.text("status", "--porcelain") == ""
+    undo(desk.place)
+    assert kit.read("src/app.py") == b"merged\n"
+    assert kit.read("late") == b"late\n"
+
+
+def test_a_bare_repository_with_a_worktree(repo: RepoKit, tmp_path: Path) -> None:
+    bare, there = tmp_path / "bare.git", tmp_path / "there"
+    subprocess.run(["git", "clone", "--quiet", "--bare", repo.path, bare], check=True)
+    subprocess.run(["git", "-C", bare, "worktree", "add", "--quiet", there, "main"], check=True)
+    kit = RepoKit(there)
+    desk = Desk(kit)
+    workflow = desk.workflow()
+    kit.write("notes", "mine\n")
+    desk.land([desk.job({"README.md": "merged\n", "docs/guide.md": None})])
+    assert kit.git("status", "--porcelain") == b"?? notes\n"
+    rollback(desk.place, workflow)
+    assert kit.text("status", "--porcelain") == ""
+    undo(desk.place)
+    assert kit.read("README.md") == b"merged\n"
+    assert kit.git("status", "--porcelain") == b"?? notes\n"
+
+
+def test_from_a_linked_worktree(desk: Desk, tmp_path: Path) -> None:
+    kit = desk.kit
+    there = tmp_path / "there"
+    kit.git("worktree", "add", "--quiet", "-b", "topic", there)
+    main = tree_files(kit.path)
+    state = State(desk.place.repo.common_dir)
+    linked = Place(discover(there), state, desk.store, desk.place.root)
+    job = desk.job({"README.md": "merged\n"})
+    plan = desk.plan([job], onto="topic")
+    operation = land(linked, plan, target=find_target(linked.repo), jobs=[job.job_id], workflow=None)
+    assert (operation.branch, operation.worktree) == ("topic", str(there))
+    assert (there / "README.md").read_text() == "merged\n"
+    assert tree_files(kit.path) == main
+    undo(desk.place)
+    assert (there / "README.md").read_text() == "# sample\n\nA repository for tests.\n"
 
 
 # ----------------------------------------------------------------------------------------------------- undo and the log

@@ -66,6 +66,7 @@ class Turn:
         """Lets go of the user's index and the number; for an operation that is over or was not written down yet."""
         if self._owned is not None:
             checkout.release_index(self._owned.git_dir, self.slot.lock)
+        _forget_packs(self.place)
         self.slot.clear()
 
     def landed_since(self, since: Callable[[Operation], bool], target: Target) -> list[JobId]:
@@ -443,9 +444,15 @@ def _let_go(place: Place, slot: log.Slot) -> None:
     entries = place.repo.common_dir / "worktrees"
     for git_dir in (place.repo.common_dir, *(entries.iterdir() if entries.is_dir() else ())):
         checkout.release_index(git_dir, slot.lock)
-    for keep in (place.repo.common_dir / "objects" / "pack").glob("*.keep"):
-        content, whole = keep.read_bytes(), b"wt landing\n"
-        # git names the pack last, so one that is not there says that git was stopped in the middle.
-        if content == whole or (whole.startswith(content) and not keep.with_suffix(".pack").exists()):
-            keep.unlink(missing_ok=True)
+    _forget_packs(place)
     slot.clear()
+
+
+def _forget_packs(place: Place) -> None:
+    """Removes what keeps the packs of a transfer from gc, where the transfer was cut off."""
+    for keep in (place.repo.common_dir / "objects" / "pack").glob("*.keep"):
+        with contextlib.suppress(FileNotFoundError):  # somebody else's fetch
+            content, whole = keep.read_bytes(), b"wt landing\n"
+            # git names the pack last, so one that is not there says that git was stopped in the middle.
+            if content == whole or (whole.startswith(content) and not keep.with_suffix(".pack").exists()):
+                keep.unlink()
