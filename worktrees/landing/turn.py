@@ -187,6 +187,7 @@ def turn(place: Place, kind: str) -> Iterator[Turn]:
             except BaseException as error:
                 if not held.prepared:
                     with contextlib.suppress(OSError):  # or the next command does it
+                        held.slot.record.unlink(missing_ok=True)
                         held.give_up()
                 if isinstance(error, OSError):
                     raise StateBroken(
