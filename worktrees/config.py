@@ -16,6 +16,7 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import dataclass, fields, replace
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ from worktrees.errors import Usage
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
+    from importlib.metadata import EntryPoints
 
 _UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
 _SIZES = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
@@ -182,9 +184,7 @@ def plugin(kind: str, name: str) -> Any:
 
     Raises: Usage naming the ones there are; a plugin that fails to load is named with its reason and harms nobody else.
     """
-    from importlib.metadata import entry_points
-
-    found = entry_points(group=f"worktrees.{kind}")
+    found = _registered(kind)
     for entry in found:
         if entry.name == name:
             try:
@@ -197,6 +197,12 @@ def plugin(kind: str, name: str) -> Any:
 
 def plugin_names(kind: str) -> list[str]:
     """Names registered for a kind, sorted."""
+    return sorted({entry.name for entry in _registered(kind)})
+
+
+@cache
+def _registered(kind: str) -> EntryPoints:
+    """Looked for once in a process: every installed package is asked."""
     from importlib.metadata import entry_points
 
-    return sorted({entry.name for entry in entry_points(group=f"worktrees.{kind}")})
+    return entry_points(group=f"worktrees.{kind}")

@@ -70,14 +70,15 @@ def provide(repo: Repo, workspace: Path, commit: str, settings: Settings, *, fre
     """Brings includes, links and submodules into a workspace; in one that is not `fresh` some may be there already.
 
     Never overwrites anything and never fails for what it cannot bring: that is a finding. Cost: two `ls-files` where
-    there is an include file, one `ls-tree` where the commit has a `.gitmodules`, else two `stat` calls.
+    there is an include file, one `ls-tree` where the workspace has a `.gitmodules`, else two `stat` calls.
     """
     provision = Provision()
     if repo.work_tree is None:
         return provision
     copied = _include(repo, repo.work_tree, workspace, provision, fresh=fresh)
     _link(repo.work_tree, workspace, settings.link_directories, provision, fresh=fresh)
-    _submodules(repo.common_dir, repo.work_tree, repo.common_dir, workspace, commit, b"", provision)
+    if os.path.lexists(workspace / ".gitmodules"):
+        _submodules(repo.common_dir, repo.work_tree, repo.common_dir, workspace, commit, b"", provision)
     return Provision(provision.paths, provision.submodules, copied, provision.findings)
 
 

@@ -63,9 +63,9 @@ def seconds_of(stamp: str) -> float:
 
 def new_id(prefix: str) -> str:
     """A fresh id such as `j-7k2mq4xa`; 31^8 of them, so a clash is a bug and not bad luck."""
-    import secrets  # drags a crypto library in, which readers of records need not load
-
-    return f"{prefix}-" + "".join(secrets.choice(_ALPHABET) for _ in range(8))
+    # Bytes beyond the last whole round of the alphabet would make its first letters likelier.
+    usable = [byte for byte in os.urandom(64) if byte < 256 - 256 % len(_ALPHABET)]
+    return f"{prefix}-" + "".join(_ALPHABET[byte % len(_ALPHABET)] for byte in usable[:8])
 
 
 def boot_id() -> str:

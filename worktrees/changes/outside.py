@@ -31,8 +31,11 @@ def checkout_fingerprint(repo: Repo) -> dict[str, Any]:
     """
     if repo.work_tree is None:
         return {}
-    changed = names_of(repo.git("diff-files", "--name-only", "-z", "--ignore-submodules=all"))
-    untracked = names_of(repo.git("ls-files", "--others", "--exclude-standard", "-z"))
+    words = ("status", "--porcelain=v1", "-z", "--untracked-files=all", "--no-renames", "--ignore-submodules=all")
+    status = names_of(repo.git(*words))
+    # Two letters, a space and the path: the second letter is for what differs between index and file.
+    changed = [record[3:] for record in status if record[1] not in " ?"]
+    untracked = [record[3:] for record in status if record[1] == "?"]
     return {
         "head": head_commit(repo.git_dir, repo.common_dir),
         "paths": {as_key(path): _stat(repo.work_tree, path) for path in (*changed, *untracked)[:_MOST]},

@@ -109,12 +109,15 @@ class _Native:
 
 
 class _Plain:
-    """git by one `cat-file --batch` process."""
+    """git by one `cat-file --batch` process, started when the first object is asked for."""
 
     def __init__(self, git_dir: Path | str) -> None:
-        self._process = door.Process("cat-file", "--batch", git_dir=git_dir)
+        self._git_dir = git_dir
+        self._process: door.Process | None = None
 
     def _object(self, oid: Oid, kind: str) -> bytes:
+        if self._process is None:
+            self._process = door.Process("cat-file", "--batch", git_dir=self._git_dir)
         self._process.write(oid.encode() + b"\n")
         fields = self._process.read_until(b"\n").split(b" ")
         if len(fields) != 3:
@@ -154,7 +157,8 @@ class _Plain:
         return entries
 
     def close(self) -> None:
-        self._process.__exit__(None)
+        if self._process is not None:
+            self._process.__exit__(None)
 
     def __enter__(self) -> Self:
         return self

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 import shutil
 from typing import TYPE_CHECKING
 
@@ -51,7 +50,7 @@ class ObjectStore:
     @contextlib.contextmanager
     def _fresh(self, repo: Repo) -> Iterator[Path]:
         """An empty store beside the place of ours; its name says which process made it."""
-        temporary = self.path.with_name(f"{self.path.name}.{os.getpid()}.{secrets.token_hex(4)}.new")
+        temporary = self.path.with_name(f"{self.path.name}.{os.getpid()}.{os.urandom(4).hex()}.new")
         try:
             door.run(
                 "init", "--quiet", "--bare", "--template=", f"--object-format={repo.object_format}", "--",

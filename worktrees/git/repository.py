@@ -126,6 +126,11 @@ class Repo:
 
     def head(self) -> Head:
         """Where HEAD stands."""
+        both = self.git("rev-parse", "HEAD^{commit}", "--symbolic-full-name", "HEAD", expect=None)
+        if both.status == 0 and both.text.count("\n") == 1:
+            oid, _, ref = both.text.partition("\n")
+            return Head(ref if ref != "HEAD" else None, Oid(oid))
+        # No commit yet, or a branch of that name.
         name = self.git("symbolic-ref", "--quiet", "HEAD", expect=(0, 1))
         commit = self.git("rev-parse", "--verify", "--quiet", "--end-of-options", "HEAD^{commit}", expect=(0, 1, 128))
         return Head(name.text if name.status == 0 else None, Oid(commit.text) if commit.status == 0 else None)

@@ -10,7 +10,6 @@ import contextlib
 import errno
 import fcntl
 import os
-import secrets
 import sys
 from pathlib import Path
 
@@ -22,7 +21,7 @@ _SHELL = "/bin/sh"
 
 def discard(place: Place, path: Path) -> bool:
     """Renames something of ours into a trash; False when there is nothing."""
-    name = f"{path.name}.{secrets.token_hex(4)}"
+    name = f"{path.name}.{os.urandom(4).hex()}"
     try:
         return _move(path, place.state.trash / name)
     except OSError as error:

@@ -17,7 +17,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import secrets
 import time
 from collections.abc import Iterator, Sequence
 
@@ -95,7 +94,7 @@ def reserve(state: State) -> Slot:
         with contextlib.suppress(FileExistsError):
             fd = os.open(slot.lock, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
             try:
-                mark = {"operationId": slot.operation_id, "mark": secrets.token_hex(16), "by": identity(os.getpid())}
+                mark = {"operationId": slot.operation_id, "mark": os.urandom(16).hex(), "by": identity(os.getpid())}
                 os.write(fd, f"{mark}\n".encode())
             finally:
                 os.close(fd)
