@@ -16,6 +16,8 @@ from tests.kit import RepoKit, Wt, eventually
 HERE = Path(__file__).parent
 LEFT_OUT = {"store.git", "locks", "trash", "hooks"}
 LEFT_OUT_FILES = {"alive", "index", "index.after"}
+# A century: while the fossil is read, its leases run.
+LONG = "5200w"
 CONFIG = "[user]\n\tname = Boss\n\temail = boss@example.com\n[init]\n\tdefaultBranch = main\n"
 
 
@@ -45,13 +47,13 @@ def live(root: Path) -> tuple[Path, Wt]:
     wt("drop", "dropped", status=0)
     wt("rollback", status=0)
     wt("undo", status=0)
-    wt("spawn", "--name", "open", "--ttl", "1h", status=0)
+    wt("spawn", "--name", "open", "--ttl", LONG, status=0)
     wt(
         "spawn",
         "--name",
         "running",
         "--ttl",
-        "1h",
+        LONG,
         "--idle",
         "30m",
         "--",
