@@ -104,6 +104,8 @@ class Walk:
 
     files: set[str] = field(default_factory=set)
     links: set[str] = field(default_factory=set)
+    # Files that were changed in the time asked about.
+    young: list[str] = field(default_factory=list)
     # Directories (with `/` at the end) that could not be looked into: what git knows below them is not deleted.
     blind: list[str] = field(default_factory=list)
     # Paths of the submodules asked about that are checked out, and of directories that are empty.
@@ -117,8 +119,9 @@ class Walk:
 class Walker:
     """Walks one work tree; `walk` may be called for several tops.
 
-    `known` are the files of the baseline and `submodules` its submodules, `ignored` are paths not to look at. With
-    `repair` a directory that its owner made unreadable is made readable, which the boss may do once no worker is left.
+    `known` are the files of the baseline and `submodules` its submodules, `ignored` are paths not to look at, `young`
+    is a time (in nanoseconds, without its end) whose changes are to be told, for one `lstat` per file. With `repair` a
+    directory that its owner made unreadable is made readable, which the boss may do once no worker is left.
     """
 
     root: int
@@ -126,6 +129,7 @@ class Walker:
     known: Collection[str] = ()
     ignored: Collection[str] = ()
     submodules: Collection[str] = ()
+    young: tuple[int, int] | None = None
     max_depth: int = 0
     repair: bool = False
     seen: Walk = field(default_factory=Walk)
@@ -203,7 +207,7 @@ class Walker:
 
     def _list(self, fd: int, prefix: str) -> list[str]:
         """Notes the entries of an open directory and returns the directories to go into."""
-        seen, directories, here = self.seen, [], prefix[:-1]
+        seen, directories, here, young = self.seen, [], prefix[:-1], self.young
         with os.scandir(fd) as listing:
             entries = list(listing)
         names = [entry.name for entry in entries]
@@ -228,6 +232,10 @@ class Walker:
                 self.notes.add("git-look-alike", path, "{} passes for `.git` on some file systems; it is not captured")
             elif entry.is_file(follow_symlinks=False):
                 seen.files.add(path)
+                if young is not None:
+                    with suppress(OSError):
+                        if young[0] <= entry.stat(follow_symlinks=False).st_ctime_ns < young[1]:
+                            seen.young.append(path)
             elif entry.is_dir(follow_symlinks=False):
                 directories.append(name)
             elif entry.is_symlink():

@@ -24,10 +24,10 @@ import json
 import os
 import shutil
 import stat
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Thread
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from worktrees.changes import submodules
@@ -40,7 +40,7 @@ from worktrees.model import IgnoredFile, Oid, path_base64, path_text
 from worktrees.store import read_json, write_bytes
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
     from worktrees.config import Settings
     from worktrees.git import ObjectStore, Repo
@@ -56,6 +56,7 @@ _SETTINGS = (
     r"|core\.(autocrlf|eol|attributesfile|excludesfile|ignorecase|precomposeunicode|bigfilethreshold))$"
 )
 _FILES = ("core.attributesfile=", "core.excludesfile=")
+_SECOND = 1_000_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +65,11 @@ class _Record:
 
     `submodules` are paths with oid, whether they were there, and the measure of those checked out; `present` the
     measures of untracked paths that setup had made. A `sparse` index has entries that are not there by design.
+
+    `young` is the rest of the second in which the worker may have started, by the clock of the workspace's file system
+    in nanoseconds. git compares seconds, so an edit in that time may look to it as if nothing had happened. Left to
+    itself it reads every file of that age again, which is most of a fresh checkout, in every look; so it is told that
+    the index is older than that, and what changed in that time is found by its change time, which nobody can set.
     """
 
     settings: tuple[str, ...] = ()
@@ -73,6 +79,7 @@ class _Record:
     submodules: dict[str, tuple[str, bool, list[int] | None]] = field(default_factory=dict)
     present: dict[str, list[int] | None] = field(default_factory=dict)
     sparse: bool = False
+    young: tuple[int, int] | None = None
 
     def dump(self) -> bytes:
         rules = {name: base64.b64encode(getattr(self, name)).decode() for name in _RULES}
@@ -81,6 +88,7 @@ class _Record:
             "submodules": self.submodules,
             "present": self.present,
             "sparse": self.sparse,
+            "young": self.young,
         }
         return json.dumps({**rules, **rest}).encode()
 
@@ -98,6 +106,7 @@ def record_of(index: Path) -> _Record | None:
         submodules={path: (oid, there, size) for path, (oid, there, size) in value["submodules"].items()},
         present=value["present"],
         sparse=value["sparse"],
+        young=tuple(value["young"]) if value.get("young") else None,
         **{name: base64.b64decode(value[name]) for name in _RULES},
     )
 
@@ -125,8 +134,8 @@ def prime(
     """Records, before the worker starts, what a capture trusts.
 
     `seed` is the index that git's checkout of this workspace just wrote; without it every file is hashed once. Called
-    after setup has filled the workspace. `brought` are the untracked paths that setup made, None for all there are.
-    Writes `index` and `<index>.json`. Cost: about a `git status`.
+    after setup has filled the workspace. `brought` are the untracked paths that setup made, None for all there are,
+    in a workspace that nobody has worked in yet. Writes `index` and `<index>.json`. Cost: about a `git status`.
     """
     settings, user_excludes, attributes = _user_rules(repo)
     with desk(index.parent, repo.object_format, store.path / "objects", workspace, config=settings) as own:
@@ -142,9 +151,25 @@ def prime(
             submodules=modules,
             present=_present(own, workspace, excludes, modules, brought),
             sparse=any(entry.tag in b"Ss" for entry in entries),
+            young=_young(workspace) if brought is None else None,
         )
+        if record.young is not None:
+            os.utime(own.index, ns=(record.young[1], record.young[1]))
         write_bytes(_record_path(index), record.dump())
         os.replace(own.index, index)
+
+
+def _young(workspace: Path) -> tuple[int, int] | None:
+    """From now to the end of this second by the clock of the workspace's file system; None if it has no fine one."""
+    try:
+        fd = os.open(workspace, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    except (AttributeError, OSError):
+        return None
+    try:
+        now = os.fstat(fd).st_ctime_ns
+    finally:
+        os.close(fd)
+    return (now, now - now % _SECOND + _SECOND) if now % _SECOND else None
 
 
 def _user_rules(repo: Repo) -> tuple[tuple[str, ...], bytes, bytes]:
@@ -345,6 +370,9 @@ def _tree(
             tree = look.tree(candidates)
             scan = Scan(notes.result(), tuple(look.ignored()), notes.verified)
             if not live:
+                if known.young is not None and own.index.stat().st_mtime_ns == known.young[1]:
+                    # Nothing was staged. Whoever compares with it later knows of no young time and leaves it to git.
+                    os.utime(own.index, ns=(known.young[0], known.young[0]))
                 os.replace(own.index, after_path(index))
             return tree, scan
     finally:
@@ -356,6 +384,31 @@ def _unprimed(store: ObjectStore, own: Desk, workspace: Path, start: Oid) -> _Re
     own.git("read-tree", start)
     entries = _entries(own)
     return _Record(excludes=_ignore_rules(store, entries), submodules=_take_out_submodules(own, workspace, entries))
+
+
+class _Meanwhile(Thread):
+    """Something that is done while we do something else."""
+
+    def __init__(self, work: Callable[[], list[str]]) -> None:
+        super().__init__()
+        self._work = work
+        self._found: list[str] = []
+        self._error: BaseException | None = None
+        self.start()
+
+    def run(self) -> None:
+        """Does it."""
+        try:
+            self._found = self._work()
+        except BaseException as error:  # noqa: BLE001 - raised by `result`
+            self._error = error
+
+    def result(self) -> list[str]:
+        """Waits for what was found. Raises: what the work raised."""
+        self.join()
+        if self._error is not None:
+            raise self._error
+        return self._found
 
 
 @dataclass(slots=True)
@@ -375,11 +428,12 @@ class _Look:
     def tree(self, candidates: list[str] | None) -> Oid:
         """The tree of what is there."""
         tracked, absent = self._tracked()
-        with ThreadPoolExecutor(1) as pool:
-            # git compares stat data in its own process while we walk.
-            touched = pool.submit(self._touched) if candidates is None else None
+        # git compares stat data in its own process while we walk.
+        touched = _Meanwhile(self._touched) if candidates is None else None
+        try:
             seen = self._walk(tracked, candidates)
-            dirty = names_of(touched.result()) if touched else list(tracked)
+        finally:
+            dirty = touched.result() if touched else list(tracked)
         there = seen.files | seen.links
         lost = (
             tracked - there - absent
@@ -390,7 +444,11 @@ class _Look:
             blind = tuple(seen.blind)
             lost = {path for path in lost if not path.startswith(blind)}
         fresh = self._fresh(seen, tracked)
-        changed = [path for path in dirty if path in there]
+        young = [path for path in seen.young if path in tracked]
+        if self.record.young is not None and (young or candidates is not None):
+            # What is staged from here on is compared by its content.
+            os.utime(self.own.index, ns=(self.record.young[0], self.record.young[0]))
+        changed = [path for path in dict.fromkeys([*dirty, *young]) if path in there]
         returned = sorted(absent & there)
         add = self._admitted([*changed, *returned, *fresh], seen, frozenset(fresh))
         links = self._submodules(seen)
@@ -412,8 +470,8 @@ class _Look:
         tagged = names_of(self.own.git("ls-files", "-t", "-z"))
         return {entry[2:] for entry in tagged}, {entry[2:] for entry in tagged if entry[0] == "S"}
 
-    def _touched(self) -> Any:
-        return self.own.git("diff-files", "--name-only", "-z", "--ignore-submodules=all")
+    def _touched(self) -> list[str]:
+        return names_of(self.own.git("diff-files", "--name-only", "-z", "--ignore-submodules=all"))
 
     def _walk(self, tracked: set[str], candidates: list[str] | None) -> Walk:
         rules = excludes_file(self.own, self.record.excludes)
@@ -426,6 +484,7 @@ class _Look:
             known=tracked,
             ignored=frozenset(path.rstrip("/") for path in self.ignored_paths),
             submodules=modules,
+            young=self.record.young,
             max_depth=self.settings.max_depth,
             repair=not self.live,
         )
