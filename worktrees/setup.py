@@ -21,7 +21,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
-import hashlib
 import os
 import re
 import socket
@@ -347,6 +346,8 @@ def approvals_file(environment: dict[str, str] | None = None) -> Path:
 
 
 def _approval_key(repo: Repo, command: str) -> str:
+    import hashlib
+
     return hashlib.sha256(os.fsencode(repo.common_dir) + b"\0" + command.encode("utf-8", "surrogateescape")).hexdigest()
 
 

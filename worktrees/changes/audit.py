@@ -8,7 +8,6 @@ the messages say so; what a worker did to its own worktree's HEAD nobody else ca
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import stat
@@ -70,6 +69,8 @@ def _look(
     refs = {name: value for name, value in all_refs(common).items() if not name.startswith(own_refs)}
     if len(refs) > _MOST_REFS if one_digest is None else one_digest:
         text = "\n".join(f"{name} {value}" for name, value in sorted(refs.items()))
+        import hashlib
+
         refs = {_ALL: hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()}
     if admin_dir is not None:
         own = f"worktrees/{admin_dir.name}"
@@ -96,6 +97,8 @@ def _state(path: Path) -> list[Any]:
         return [found.st_mode, as_key(os.readlink(path))]
     if not stat.S_ISREG(found.st_mode):
         return [found.st_mode, ""]
+    import hashlib
+
     with suppress(OSError), open(path, "rb") as file:
         return [found.st_mode, hashlib.file_digest(file, "sha256").hexdigest(), found.st_size]
     return [found.st_mode, "unreadable"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 from typing import TYPE_CHECKING
 
@@ -15,6 +14,8 @@ def sync_filesystem(path: Path | str) -> None:
 
     0.2-5 ms where little is dirty.
     """
+    import ctypes  # most commands do without
+
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         syncfs = getattr(ctypes.CDLL(None, use_errno=True), "syncfs", None)

@@ -72,11 +72,8 @@ def place(repo: Repo, settings: Settings) -> Place:
 
 def _root(repo: Repo, configured: str | None) -> Path:
     main = repo.main_work_tree or repo.common_dir
-    import hashlib
-
-    name = f"{main.name}-{hashlib.sha256(os.fsencode(repo.common_dir)).hexdigest()[:8]}"
     if configured:
-        root = Path(os.path.realpath(main / os.path.expanduser(configured))) / name
+        root = Path(os.path.realpath(main / os.path.expanduser(configured))) / _unmistakable(main, repo)
         for own in {main, repo.common_dir, repo.work_tree or main}:
             if root.is_relative_to(own):
                 raise Usage(
@@ -91,7 +88,13 @@ def _root(repo: Repo, configured: str | None) -> Path:
     if writable and not _is_temporary(beside) and not _is_nested(main):
         return beside
     home = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
-    return Path(os.path.realpath(home)) / "wt" / name
+    return Path(os.path.realpath(home)) / "wt" / _unmistakable(main, repo)
+
+
+def _unmistakable(main: Path, repo: Repo) -> str:
+    import hashlib
+
+    return f"{main.name}-{hashlib.sha256(os.fsencode(repo.common_dir)).hexdigest()[:8]}"
 
 
 def _is_temporary(path: Path) -> bool:

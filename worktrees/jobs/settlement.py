@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import gc
 import os
 import shutil
 import signal
@@ -30,7 +31,7 @@ from typing import TYPE_CHECKING, Any
 from worktrees.config import Settings
 from worktrees.errors import Refused, StateBroken, WorktreesError
 from worktrees.jobs import records, room
-from worktrees.store import AliveLock, State, append_line, now, read_json, write_bytes, write_json
+from worktrees.store import AliveLock, State, append_line, now, write_bytes, write_json
 
 if TYPE_CHECKING:
     from worktrees.isolation import Isolation, Place, Workspace
@@ -278,7 +279,7 @@ def _landings_since(state: State, stamp: str) -> set[Oid]:
 
     found: set[Oid] = set()
     for number in reversed(state.operation_numbers()):
-        record = read_json(state.operation_path(number)) or {}
+        record = records.witness(state.operations, state.operation_path(number).name) or {}
         if (record.get("finishedAt") or record.get("createdAt") or stamp) < stamp:
             break
         found.update(Oid(record[name]) for name in ("before", "after") if record.get(name))
@@ -399,6 +400,7 @@ def recorded_place(directory: Path) -> Place | None:
 
 def main() -> None:
     """The last stage of a supervisor: `JOB-DIRECTORY LOCK`."""
+    gc.disable()  # nothing here is garbage before it ends
     directory, lock = Path(sys.argv[1]), int(sys.argv[2])
     os.set_inheritable(lock, False)
     place = recorded_place(directory)
@@ -416,3 +418,4 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
+    gc.freeze()
