@@ -15,7 +15,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -63,7 +63,8 @@ def diagnose(place: Place, afterwards: Sequence[Callable[[], object]] | None) ->
         return Diagnosis(findings=_look(place))
     mended: list[Finding] = []
     stuck: list[Finding] = []
-    for step in (_settle, _mend, *(lambda _, act=act: act() or [] for act in afterwards)):
+    # The store first, for nothing is captured without it.
+    for step in (_mend_store, _settle, _mend, *(lambda _, act=act: act() or [] for act in afterwards)):
         try:
             mended += step(place)
         except (WorktreesError, OSError) as error:
@@ -73,7 +74,9 @@ def diagnose(place: Place, afterwards: Sequence[Callable[[], object]] | None) ->
 
 def _settle(place: Place) -> list[Finding]:
     """What every command that changes something does first."""
-    found = [*isolation.recover(place), *landing.recover(place)]
+    torn = [finding for finding, _ in _operations(place)]
+    # Of one that had not begun to move anything, recovery has nothing to say.
+    found = [*isolation.recover(place), *(landing.recover(place) or torn)]
     for job in jobs.reconcile(place):
         word = f"`{job.name or job.job_id}`"
         if job.result == "lost":
@@ -94,13 +97,23 @@ def _look(place: Place) -> list[Finding]:
 
 def _mend(place: Place) -> list[Finding]:
     """Mends what can be mended and says what that was."""
+    mended = [*_cured(_ailments(place)), *_of_workspaces(place, fix=True)]
+    isolation.sweep(place)
+    return mended
+
+
+def _mend_store(place: Place) -> list[Finding]:
+    return _cured(_store(place))
+
+
+def _cured(ailments: Iterable[Ailment]) -> list[Finding]:
     mended = []
-    for finding, cure in _ailments(place):
+    for finding, cure in ailments:
         if cure is not None:
             with contextlib.suppress(WorktreesError, OSError):  # it is named again by the next look
                 if cure() is not False:
                     mended.append(finding)
-    return [*mended, *_of_workspaces(place, fix=True)]
+    return mended
 
 
 def _said(error: Exception) -> str:
@@ -165,11 +178,12 @@ def _snapshots(place: Place) -> Iterator[Ailment]:
         for job in _jobs(state, name):
             if job.snapshot is not None:
                 wanted[f"refs/wt/{name}/{job.job_id}"] = job.snapshot, job.name or job.job_id
-    if wanted and store.path.is_dir():
-        held = store.refs("refs/wt")
+    if wanted:
+        stands = store.path.is_dir()
+        held = store.refs("refs/wt") if stands else {}
         for ref, (commit, word) in wanted.items():
             if held.get(ref) is None:
-                there = store.git("cat-file", "-e", f"{commit}^{{tree}}", expect=None).status == 0
+                there = stands and store.git("cat-file", "-e", f"{commit}^{{tree}}", expect=None).status == 0
                 message = f"nothing holds the snapshot {commit[:10]} of `{word}`" + (
                     "" if there else ", and it is gone"
                 )
@@ -392,7 +406,7 @@ def _leftovers(place: Place) -> Iterator[Ailment]:
         if path.name not in alive:
             yield _left(path, "its job is done"), partial(remove_tree, path)
     for path in trash.trashes(place):
-        if not trash.is_swept(path):
+        if time.time() - path.stat().st_mtime > _LONG_SECONDS and not trash.is_swept(path):
             yield _left(path, "what was removed is not deleted yet"), partial(isolation.sweep, place)
 
 

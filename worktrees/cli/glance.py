@@ -44,11 +44,14 @@ def _answer(workflows: str, command: str, *, as_json: bool, closed: bool) -> byt
     kind, key = ("json", __version__) if as_json else ("table", _key())
     found: list[ledger.Line] = []
     live: list[ledger.Row] = []
+    damaged: list[str] = []
     for name in ledger.workflow_names(workflows):
-        if closed or not ledger.is_closed(workflows, name):
+        if not ledger.is_closed(workflows, name, damaged) or closed:
             lines, rows = ledger.lines(workflows, name, texts, kind=kind, key=key, now_ns=now)
             found += lines
             live += rows
+    if damaged:
+        return None
     if live:
         from worktrees.jobs.liveness import needs_mending
 

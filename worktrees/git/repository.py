@@ -6,8 +6,9 @@ tree.
 
 from __future__ import annotations
 
-import contextlib
 import os
+import re
+import stat
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +21,7 @@ from worktrees.model import Oid
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+_OID = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
 _IN_PROGRESS = (
     ("MERGE_HEAD", "merge", "git merge --abort"),
     ("rebase-merge", "rebase", "git rebase --abort"),
@@ -163,16 +165,48 @@ class Repo:
         return self.git("merge-base", "--is-ancestor", one, other, expect=(0, 1)).status == 0
 
     def worktrees(self) -> list[LinkedWorktree]:
-        """All work trees, the main one first.
+        """All work trees, the main one first; damaged entries are left out.
 
-        One damaged entry makes git fail to list any; then the entries are read one by one, and such ones left out.
+        Read as the files they are: one damaged entry makes `git worktree list` fail, or wait for ever for a pipe.
         """
-        done = door.run("worktree", "list", "--porcelain", "-z", git_dir=self.common_dir, expect=None)
-        if done.status != 0:
-            return self._read_worktrees()
+        if (self.common_dir / "reftable").is_dir():
+            return self._listed_worktrees()
+        main = self.main_work_tree
+        places = [(self.common_dir, main / ".git" if main else self.common_dir / ".git")]
+        entries = self.common_dir / "worktrees"
+        for name in sorted(os.listdir(entries)) if entries.is_dir() else ():
+            pointer = _small(entries / name / "gitdir")
+            if pointer and _small(entries / name / "commondir"):
+                places.append((entries / name, Path(os.path.normpath(os.path.join(entries / name, pointer)))))
+        found = []
+        heads = {git_dir: _small(git_dir / "HEAD") or "" for git_dir, _ in places}
+        if main is None:  # a bare repository's HEAD is checked out nowhere
+            heads[self.common_dir] = ""
+            found.append(LinkedWorktree(self.common_dir, None, None, None, prunable=False))
+        commits = self._commits(
+            {head.removeprefix("ref: ") for head in heads.values() if head.startswith("ref: refs/")}
+        )
+        for git_dir, link in places:
+            ref = heads[git_dir].removeprefix("ref: ") if heads[git_dir].startswith("ref: refs/") else None
+            commit = commits.get(ref) if ref else Oid(heads[git_dir]) if _OID.fullmatch(heads[git_dir]) else None
+            if ref or commit:
+                locked = _small(git_dir / "locked")
+                gone = locked is None and not os.path.lexists(link)
+                found.append(LinkedWorktree(link.parent, commit, ref, locked, gone))
+        return found
+
+    def _commits(self, names: set[str]) -> dict[str, Oid]:
+        """What refs point at, those that exist."""
+        if not names:
+            return {}
+        done = self.git("for-each-ref", "--format=%(refname) %(objectname)", "--", *sorted(names))
+        pairs = (line.split(" ") for line in done.text.splitlines())
+        return {name: Oid(oid) for name, oid in pairs if name in names}
+
+    def _listed_worktrees(self) -> list[LinkedWorktree]:
         found: list[LinkedWorktree] = []
         values: dict[str, bytes] = {}
-        for record in done.stdout.split(b"\0"):
+        for record in door.run("worktree", "list", "--porcelain", "-z", git_dir=self.common_dir).stdout.split(b"\0"):
             if record:
                 key, _, value = record.partition(b" ")
                 values[key.decode()] = value
@@ -187,25 +221,6 @@ class Repo:
                     )
                 )
                 values = {}
-        return found
-
-    def _read_worktrees(self) -> list[LinkedWorktree]:
-        main = self.main_work_tree
-        places = [(self.common_dir, main / ".git" if main else self.common_dir / ".git")]
-        entries = self.common_dir / "worktrees"
-        for name in sorted(os.listdir(entries)) if entries.is_dir() else ():
-            with contextlib.suppress(OSError):
-                pointer = os.fsdecode((entries / name / "gitdir").read_bytes().rstrip(b"\n"))
-                if pointer and (entries / name / "commondir").read_bytes().strip():
-                    places.append((entries / name, Path(os.path.normpath(os.path.join(entries / name, pointer)))))
-        found = []
-        for git_dir, link in places:
-            head = _small(git_dir / "HEAD") or ""
-            ref = head.removeprefix("ref: ") if head.startswith("ref: refs/heads/") else None
-            commit = self.ref(ref) if ref else Oid(head) if len(head) in {40, 64} else None
-            if ref or commit:
-                locked = _small(git_dir / "locked")
-                found.append(LinkedWorktree(link.parent, commit, ref, locked, not os.path.lexists(link)))
         return found
 
     def worktree_of_branch(self, ref: str) -> LinkedWorktree | None:
@@ -297,11 +312,15 @@ class Repo:
 
 
 def _small(path: Path) -> str | None:
-    """A file of one line, None when there is none."""
+    """The line in a regular file; None for anything else, which may be a pipe that nobody writes to."""
     try:
-        return os.fsdecode(path.read_bytes().rstrip(b"\n"))
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
         return None
+    try:
+        return os.fsdecode(os.read(fd, 1 << 16)).rstrip("\n") if stat.S_ISREG(os.fstat(fd).st_mode) else None
+    finally:
+        os.close(fd)
 
 
 def _short(oid: Oid | None) -> str:

@@ -146,7 +146,9 @@ def _damage(place: Place, git_dir: Path) -> dict[str, str]:
 
 def _strays(place: Place, starts: Mapping[JobId, Oid]) -> Iterator[tuple[Finding, Callable[[], object] | None]]:
     """Workspaces and entries that look like ours and that no record knows."""
+    damaged = {record.job for record in journal.records(place) if journal.is_damaged(record)}
     known = {record.job for record in journal.records(place)} | set(journal.intended(place))
+    known -= damaged.intersection(starts)
     names = {name for top in (place.entries, place.root) if top.is_dir() for name in os.listdir(top)}
     for name in sorted(names - known):
         git_dir, job = place.entries / name, JobId(name)
@@ -154,7 +156,7 @@ def _strays(place: Place, starts: Mapping[JobId, Oid]) -> Iterator[tuple[Finding
         if not JOB.fullmatch(name) or (git_dir.is_dir() and not _bears_our_lock(git_dir)):
             continue
         if path.is_dir() and git_dir.is_dir() and job in starts:
-            message = f"the workspace of `{job}` stands, and no record of ours says so"
+            message = f"the workspace of `{job}` stands, and no whole record of ours says so"
             record = Record(job, path, os.lstat(path).st_ino, starts[job])
             finding = Finding(code="workspace-unrecorded", path=os.fspath(path), message=message)
             yield finding, partial(journal.write_record, place, record)

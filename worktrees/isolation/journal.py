@@ -69,20 +69,25 @@ def record_of(place: Place, job: JobId) -> Record | None:
     """
     try:
         found = read_json(_record_path(place, job))
-    except StateBroken:
+        if found is None:
+            return None
+        return Record(
+            JobId(found["job"]),
+            Path(found["path"]),
+            found["inode"],
+            Oid(found["commit"]),
+            tuple(found.get("sparse", ())),
+            found.get("entry"),
+        )
+    except (StateBroken, KeyError, TypeError):
         git_dir = place.entries / job
         path, head = points_at(git_dir), read_small(git_dir / "HEAD")
         return Record(job, path, _UNKNOWN, Oid((head or b"").decode().strip())) if path else None
-    if found is None:
-        return None
-    return Record(
-        JobId(found["job"]),
-        Path(found["path"]),
-        found["inode"],
-        Oid(found["commit"]),
-        tuple(found.get("sparse", ())),
-        found.get("entry"),
-    )
+
+
+def is_damaged(record: Record) -> bool:
+    """Whether a record had to be worked out from git's entry."""
+    return record.inode == _UNKNOWN
 
 
 def records(place: Place) -> Iterator[Record]:

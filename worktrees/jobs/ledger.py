@@ -50,7 +50,7 @@ def rows(
     found = []
     damaged = [] if damaged is None else damaged
     for name in [workflow] if workflow else workflow_names(workflows):
-        if not closed and workflow is None and is_closed(workflows, name, damaged):
+        if is_closed(workflows, name, damaged) and not closed and workflow is None:
             continue
         mine = [derived(record, directory) for record, directory in stored(workflows, name, damaged)]
         explain_queue(mine, workflows, name)
@@ -222,8 +222,8 @@ def is_closed(workflows: str, workflow: str, damaged: list[str] | None = None) -
     """Whether a workflow is closed, or never came to be; one whose record cannot be understood may be open."""
     directory = os.path.join(workflows, workflow)
     record = witness(directory, "workflow.json")
-    if record is not None:
-        return record.get("closedAt") is not None
+    if record is not None and "closedAt" in record:
+        return record["closedAt"] is not None
     path = os.path.join(directory, "workflow.json")
     if damaged is not None and os.path.exists(path):
         damaged.append(path)
