@@ -433,7 +433,7 @@ def finish(
     since = {path: entry for path, entry in staged.items() if path in changes and entry != changes[path][1]}
     start, end = _with_entries(repo, start, since, env=env), _with_entries(repo, end, since, env=env)
     doubtful = {path: pair for path, pair in behind.items() if pair[0] is None or path in seen.unstaged}
-    settled, kept = _settle_files(repo, store, doubtful, start, end)
+    settled, kept = _settle_files(repo, store, behind, doubtful, start, end)
     _set_entries(repo, index, settled)
     gone = [path for path in (*staged, *settled) if path in changes and changes[path][1] is None]
     start = _with_entries(repo, start, dict.fromkeys(gone), env=env)
@@ -446,7 +446,7 @@ def finish(
 
 
 def _settle_files(
-    repo: Repo, store: ObjectStore, doubtful: Changes, start: Oid, end: Oid
+    repo: Repo, store: ObjectStore, behind: Changes, doubtful: Changes, start: Oid, end: Oid
 ) -> tuple[dict[RepoPath, TreeEntry | None], list[RepoPath]]:
     """Judges files that git would stumble over: entries that need no more work, and which of them the user edited."""
     root = os.fsencode(work_tree(repo))
@@ -458,10 +458,9 @@ def _settle_files(
         _spread(repo, store, end, [path for path, (_, new) in doubtful.items() if new], after)
         for path, (_, new) in doubtful.items():
             found = _content(root, path)
-            if found in {None, _ELSEWHERE, _DIRECTORY} and new is None:
-                settled[path] = None
-            elif found in {None, _DIRECTORY}:
-                continue  # git writes it, after what is in the directory went
+            if found in {None, _ELSEWHERE, _DIRECTORY}:
+                if new is None:
+                    settled[path] = None
             elif found == (wanted := _content(os.fsencode(after), path)):
                 settled[path] = new
             elif _is_torn(found, wanted) or _is_torn(found, _content(os.fsencode(before), path)):
@@ -469,6 +468,12 @@ def _settle_files(
             else:
                 settled[path] = new
                 kept.append(path)
+    # A file where a directory has to be, or the other way round: git makes room, unless an edit is in there.
+    goes = {path for path, (_, new) in behind.items() if new is None}.difference(kept)
+    for path, (old, new) in doubtful.items():
+        if new is not None and path not in settled and _in_the_way(work_tree(repo), path, old, new, goes):
+            settled[path] = new
+            kept.append(path)
     return settled, kept
 
 

@@ -25,18 +25,17 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from worktrees.errors import GitFailed, NotFound, Refused, StateBroken, WorktreesError
 from worktrees.git import Repo, sync_filesystem
+from worktrees.isolation import Place
+from worktrees.isolation.place import disk
 from worktrees.landing import checkout, log
 from worktrees.landing.checkpoint import Captured, Shape, capture, ignored_at, shape_of
 from worktrees.landing.target import Target, moved, not_checked_out
 from worktrees.model import Finding, JobId, Oid, Operation, OperationState, RepoPath, path_text
 from worktrees.store import now
-
-if TYPE_CHECKING:
-    from worktrees.isolation import Place
 
 LOCK_PATIENCE_SECONDS = 1.0
 
@@ -176,25 +175,26 @@ class Turn:
 @contextlib.contextmanager
 def turn(place: Place, kind: str) -> Iterator[Turn]:
     """The next operation: under the lock, after recovery, with a number; taken back if it is not written down."""
-    place.state.prepare()
-    place.store.ensure(place.repo)
-    with place.state.lock("landing", purpose=f"wt {kind}"):
+    with disk(f"finish the {kind}"), _locked(place, kind):
         _settle_all(place)
         held = Turn(place, log.reserve(place.state))
         with held.slot.held():
             try:
                 yield held
-            except BaseException as error:
+            except BaseException:
                 if not held.prepared:
                     with contextlib.suppress(OSError):  # or the next command does it
                         held.slot.record.unlink(missing_ok=True)
                         held.give_up()
-                if isinstance(error, OSError):
-                    raise StateBroken(
-                        f"the disk failed the {kind}: {error}",
-                        hint="see to the disk; the next command leaves all as before or as after: wt log",
-                    ) from error
                 raise
+
+
+@contextlib.contextmanager
+def _locked(place: Place, kind: str) -> Iterator[None]:
+    place.state.prepare()
+    place.store.ensure(place.repo)
+    with place.state.lock("landing", purpose=f"wt {kind}"):
+        yield
 
 
 def _repo(target: Target) -> Repo:
@@ -285,7 +285,7 @@ def recover(place: Place) -> list[Finding]:
     """
     if not log.unfinished(place.state):
         return []
-    with place.state.lock("landing", purpose="wt recovery"):
+    with disk("finish what was cut off"), _locked(place, "recovery"):
         return _settle_all(place)
 
 
