@@ -139,6 +139,7 @@ class Turn:
             self.prepared = True
             try:
                 _move_branch(self.place, target, draft)
+                _break_locks(self.place, repo, self.slot, draft)  # git says nothing of one it cannot remove
                 if repo is not None:
                     _move_files(self.place, repo, self.slot, start, end)
                 done = log.write(self.slot, _over(draft, "done"))
