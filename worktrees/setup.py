@@ -415,11 +415,15 @@ def claim_ports(claims: Path, job: str, first: int, count: int, *, is_live: Call
     """Claims a block of `count` ports for a job and returns its first; None when there is none below 65536.
 
     A claim is a file `claims/<first port>` that holds the job's id. One whose job is not live any more is taken over. A
-    block in which something listens is passed over: other repositories have theirs.
+    block in which something listens is passed over: other repositories have theirs. Asked again, for a job whose
+    starter died, it gives the same.
     """
     claims.mkdir(mode=0o700, exist_ok=True)
     with _directory(claims) as fd:
         fcntl.flock(fd, fcntl.LOCK_EX)
+        for name in os.listdir(claims):
+            if name.isdigit() and (claims / name).read_text() == job:
+                return int(name)
         for start in range(first, 65536 - count + 1, count):
             path = claims / str(start)
             if path.exists() and is_live(path.read_text()):

@@ -202,6 +202,7 @@ def test_a_block_of_ports_that_nobody_has(tmp_path: Path) -> None:
 
     first = claim("j-1")
     assert first is not None
+    assert claim("j-1") == first, "a job whose starter died asks again"
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", first + 13))
         taken.listen()
