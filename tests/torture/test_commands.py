@@ -19,6 +19,8 @@ from worktrees.boss import Boss
 from worktrees.jobs import workflow
 from worktrees.store import State
 
+pytestmark = pytest.mark.torture
+
 TOKEN = re.compile(rb"token-[a-z]+")
 WT = "from worktrees.cli import main\nmain()\n"
 # What a supervisor becomes, for a job whose own one was kept from becoming it.
@@ -384,3 +386,94 @@ def test_a_command_is_killed_at_every_point(world: World, verb: str) -> None:
     points = sample(stage.points, POINTS)
     ends = killed_at(stage, points)
     print(f"{verb}: {len(points)} points, {ends}")
+
+
+# ------------------------------------------------------------------------------------------------------- many at once
+def all_at_once(wt: Wt, calls: list[list[str]]) -> list[Answer]:
+    """Every call in a process of its own, none before the others; their answers, in order."""
+    started = [wt.start(*words) for words in calls]
+    answers = []
+    for words, process in zip(calls, started, strict=True):
+        out, err = process.communicate(timeout=300)
+        assert b"Traceback" not in err, err.decode()
+        answers.append(Answer(tuple(words), process.returncode, out.decode(), err.decode()))
+    return answers
+
+
+def spawn_at_once(repo: RepoKit, wt: Wt, count: int) -> None:
+    state = State(repo.path / ".git")
+    answers = all_at_once(wt, [["spawn", "--name", f"n{number}"] for number in range(count)])
+    assert [answer.status for answer in answers] == [0] * count, "\n".join(map(str, answers))
+    rows = jobs.rows(state)
+    assert sorted(row["name"] for row in rows) == sorted(f"n{number}" for number in range(count))
+    assert {row["state"] for row in rows} == {"open"}
+    assert len({row["workflowId"] for row in rows}) == 1
+    listed = repo.git("worktree", "list", "--porcelain").decode()
+    assert {line for line in listed.splitlines() if line.startswith("locked ")} == {
+        f"locked wt {row['jobId']}" for row in rows
+    }
+    for row in rows:
+        assert not repo.git("-C", row["workspace"], "status", "--porcelain")
+    assert {path.name for path in (repo.path / ".git/worktrees").iterdir()} == {row["jobId"] for row in rows}
+    assert nothing_left(repo) == []
+    assert Boss(repo.path).doctor().findings == []
+    repo.assert_sound()
+
+
+def nothing_left(repo: RepoKit) -> list[Path]:
+    """Locks and half-written files; none while nobody is at work."""
+    eventually(lambda: not at_work(repo.path.parent), what="nobody is at work any more")
+    state = State(repo.path / ".git")
+    found = [*state.journal.iterdir(), *(state.root / "locks").glob("*.holder")]
+    found += [path for path in state.operations.iterdir() if path.suffix != ".json"]
+    for path in (repo.path / ".git").rglob("*"):
+        if path.suffix in {".lock", ".keep", ".new", ".tmp"} and path.parent.name != "locks":
+            found.append(path)
+    return found
+
+
+def end_at_once(repo: RepoKit, wt: Wt, merges: int, drops: int) -> None:
+    """Jobs that are merged and dropped, each by a process of its own, while others look."""
+    boss = Boss(repo.path)
+    names = [f"m{number}" for number in range(merges)] + [f"d{number}" for number in range(drops)]
+    for name in names:
+        job = boss.spawn(name=name)
+        (Path(job.workspace or "") / f"{name}.txt").write_text(f"{name}\n")
+        boss.settle(name)
+    calls = [["merge", name] for name in names[:merges]]
+    calls += [["drop", name] for name in names[merges:]]
+    calls += [["list"], ["status"], ["overlap"], ["list", "--all"]]
+    answers = all_at_once(wt, calls)
+    assert [answer.status for answer in answers] == [0] * len(calls), "\n".join(map(str, answers))
+    log = [operation for operation in Boss(repo.path).log() if operation.kind == "merge"]
+    assert sorted(job for operation in log for job in operation.jobs) == sorted(
+        row["jobId"] for row in jobs.rows(State(repo.path / ".git"), closed=True) if row["name"].startswith("m")
+    )
+    for name in names[:merges]:
+        assert repo.read(f"{name}.txt") == f"{name}\n".encode()
+    assert not list(repo.path.glob("d*.txt"))
+    assert len(repo.text("rev-list", "--first-parent", "HEAD").split()) == 2 + merges
+    assert not repo.git("status", "--porcelain")
+    rows = jobs.rows(State(repo.path / ".git"), closed=True)
+    assert sum(row["landedBy"] is not None for row in rows) == merges
+    assert sum(row["droppedBy"] is not None for row in rows) == drops
+    assert nothing_left(repo) == []
+    assert Boss(repo.path).doctor().findings == []
+
+
+def test_six_spawns_at_once(repo: RepoKit, wt: Wt) -> None:
+    spawn_at_once(repo, wt, 6)
+
+
+def test_some_merges_and_drops_at_once(repo: RepoKit, wt: Wt) -> None:
+    end_at_once(repo, wt, merges=3, drops=2)
+
+
+@pytest.mark.torture
+def test_thirty_two_spawns_at_once(repo: RepoKit, wt: Wt) -> None:
+    spawn_at_once(repo, wt, 32)
+
+
+@pytest.mark.torture
+def test_sixteen_merges_and_drops_at_once(repo: RepoKit, wt: Wt) -> None:
+    end_at_once(repo, wt, merges=10, drops=6)
