@@ -37,7 +37,7 @@ if [ "$FAULT_GIT" = all ]; then
 elif [ "$FAULT_GIT" = $me ]; then
   strace -f -qq -o /dev/null -e "trace=$FAULT_CALLS" -e "inject=$FAULT_INJECT" "$FAULT_REAL" "$@"
   status=$?
-  if [ $status -ge 128 ] && [ "${FAULT_INJECT#*:signal}" != "$FAULT_INJECT" ]; then kill -9 $PPID; fi
+  if [ $status -ge 128 ] && [ "$FAULT_ALL" ]; then kill -9 $PPID; fi
   exit $status
 fi
 exec "$FAULT_REAL" "$@"
@@ -71,7 +71,9 @@ class Faults:
         shim.write_text(_SHIM)
         shim.chmod(0o755)
 
-    def _run(self, arguments: list[str], git: str, inject: str, traced: list[str]) -> Ended:
+    def _run(
+        self, arguments: list[str], git: str, inject: str, traced: list[str], *, everything: bool = False
+    ) -> Ended:
         shutil.rmtree(self.directory / "count", ignore_errors=True)
         (self.directory / "count").mkdir()
         environment = {
@@ -84,6 +86,7 @@ class Faults:
             "FAULT_CALLS": CALLS,
             "FAULT_GIT": git,
             "FAULT_INJECT": inject,
+            "FAULT_ALL": "1" if everything else "",
         }
         command = [*traced, sys.executable, str(self.script), *arguments]
         done = subprocess.run(command, env=environment, capture_output=True, check=False, timeout=120)
@@ -105,16 +108,16 @@ class Faults:
             file.unlink()
         return sorted(set(found))
 
-    def kill(self, point: Point, *arguments: str) -> Ended:
-        """SIGKILL on everything, just before the call."""
-        return self._at(point, f"{point.call}:signal=KILL:when={point.number}", arguments)
+    def kill(self, point: Point, *arguments: str, alone: bool = False) -> Ended:
+        """SIGKILL on everything, or with `alone` on the one process, just before the call."""
+        return self._at(point, f"{point.call}:signal=KILL:when={point.number}", arguments, everything=not alone)
 
     def fail(self, point: Point, error: str, *arguments: str, for_ever: bool = False) -> Ended:
         """The call fails, and with `for_ever` every later one of that process."""
         return self._at(point, f"{point.call}:error={error}:when={point.number}{'+' if for_ever else ''}", arguments)
 
-    def _at(self, point: Point, inject: str, arguments: tuple[str, ...]) -> Ended:
+    def _at(self, point: Point, inject: str, arguments: tuple[str, ...], *, everything: bool = False) -> Ended:
         traced = []
         if point.git == "python":
             traced = ["strace", "-qq", "-o", "/dev/null", "-e", f"trace={CALLS}", "-e", f"inject={inject}"]
-        return self._run(list(arguments), point.git, inject, traced)
+        return self._run(list(arguments), point.git, inject, traced, everything=everything)

@@ -141,11 +141,15 @@ def killed_at(held: Stage, points: list[Point]) -> dict[str, int]:
     return ends
 
 
-def failed_at(held: Stage, points: list[Point], error: str, *, for_ever: bool) -> dict[str, int]:
+def failed_at(held: Stage, points: list[Point], error: str, *, for_ever: bool = False) -> dict[str, int]:
+    """The call fails, or with the error `KILL` its process alone is killed."""
     ends = {"before": 0, "after": 0}
     for point in points:
         held.reset()
-        ended = held.faults.fail(point, error, *held.arguments, for_ever=for_ever)
+        if error == "KILL":
+            ended = held.faults.kill(point, *held.arguments, alone=True)
+        else:
+            ended = held.faults.fail(point, error, *held.arguments, for_ever=for_ever)
         if ended.status:
             last = ended.stderr.strip().rpartition("\n")[2]
             silent = for_ever and point.git == "python"  # Python cannot say so either
@@ -159,9 +163,10 @@ def failed_at(held: Stage, points: list[Point], error: str, *, for_ever: bool) -
 @pytest.mark.parametrize("verb", VERBS)
 def test_s24_stopped_at_some_points(stage: Callable[[str], Stage], verb: str) -> None:
     held = stage(verb)
-    killed_at(held, sample(held.points, 6))
+    killed_at(held, sample(held.points, 5))
     failed_at(held, sample(held.points, 1), "ENOSPC", for_ever=False)
     failed_at(held, sample(held.points, 1), "EIO", for_ever=True)
+    failed_at(held, sample([point for point in held.points if point.git != "python"], 1), "KILL")
 
 
 @pytest.mark.torture
@@ -184,3 +189,12 @@ def test_s24_the_disk_fails_at_every_point(
     held = stage(verb)
     ends = failed_at(held, held.points, error, for_ever=for_ever)
     print(f"{verb}: {len(held.points)} points of {error}, {ends}")
+
+
+@pytest.mark.torture
+@pytest.mark.parametrize("verb", VERBS)
+def test_s24_git_alone_is_killed_at_every_point(stage: Callable[[str], Stage], verb: str) -> None:
+    held = stage(verb)
+    points = [point for point in held.points if point.git != "python"]
+    ends = failed_at(held, points, "KILL")
+    print(f"{verb}: {len(points)} points of git alone, {ends}")
