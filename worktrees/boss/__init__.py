@@ -81,6 +81,8 @@ if TYPE_CHECKING:
 JobList = builtins.list[Job]  # `list` is a verb below
 Stream = Literal["stdout", "stderr"]
 Order = Literal["given", "completion", "created"]
+# Plans of one merge, while others land before it.
+_TRIES = 20
 
 
 class Boss(Footing):
@@ -345,49 +347,56 @@ class Boss(Footing):
         Raises: Refused `detached-head`, `would-overwrite`, `branch-moved`, `overlap`, `sensitive-paths`, ...
         """
         self._boss_only("merge")
-        self._mend()
-        target = landing.find_target(self.repo, into)
-        chosen = self._to_merge(words, workflow, order)
-        sets = [self._recorded_changes(job) for job in chosen]
-        plan: MergePlan = config.plugin("merge", strategy)().plan(
-            self.repo,
-            self.place.store,
-            target.before,
-            [candidate(job, changed) for job, changed in zip(chosen, sets, strict=True)],
-            identity=self.repo.identity(),
-            message=message,
-            on_conflict=on_conflict,
-        )
-        overlaps = with_conflicts(changes.overlaps(sets), plan)
-        if on_overlap == "refuse":
-            refuse_if_overlapping(overlaps)
-        if refuse_sensitive:
-            refuse_if_sensitive(plan)
-        stopped = bool(plan.conflicted) and on_conflict == "stop"
-        through = [step.job_id for step in plan.steps if step.outcome in ("landed", "empty")]
-        operation = None
-        if not dry_run and not stopped and plan.after != plan.before:
-            operation = landing.land(
-                self.place,
-                plan,
-                target=target,
-                jobs=through,
-                workflow=chosen[0].workflow_id,
-                message=message or "merge " + ", ".join(job.name or job.job_id for job in chosen),
-                no_commit=no_commit,
+        for left in reversed(range(_TRIES)):
+            self._mend()
+            target = landing.find_target(self.repo, into)
+            chosen = self._to_merge(words, workflow, order)
+            sets = [self._recorded_changes(job) for job in chosen]
+            plan: MergePlan = config.plugin("merge", strategy)().plan(
+                self.repo,
+                self.place.store,
+                target.before,
+                [candidate(job, changed) for job, changed in zip(chosen, sets, strict=True)],
+                identity=self.repo.identity(),
+                message=message,
+                on_conflict=on_conflict,
             )
-            self._note_landings()
-        return Merged(
-            operation_id=operation.operation_id if operation else None,
-            landed=operation is not None,
-            dry_run=dry_run,
-            branch=target.branch,
-            before=plan.before,
-            after=plan.before if stopped else plan.after,
-            strategy=strategy,
-            steps=plan.steps,
-            overlaps=overlaps,
-        )
+            overlaps = with_conflicts(changes.overlaps(sets), plan)
+            if on_overlap == "refuse":
+                refuse_if_overlapping(overlaps)
+            if refuse_sensitive:
+                refuse_if_sensitive(plan)
+            stopped = bool(plan.conflicted) and on_conflict == "stop"
+            through = [step.job_id for step in plan.steps if step.outcome in ("landed", "empty")]
+            operation = None
+            if not dry_run and not stopped and plan.after != plan.before:
+                try:
+                    operation = landing.land(
+                        self.place,
+                        plan,
+                        target=target,
+                        jobs=through,
+                        workflow=chosen[0].workflow_id,
+                        message=message or "merge " + ", ".join(job.name or job.job_id for job in chosen),
+                        no_commit=no_commit,
+                    )
+                except Refused as error:
+                    if error.code == "branch-moved" and left:
+                        continue  # somebody landed between plan and lock; nobody has seen this plan, so make another
+                    raise
+                self._note_landings()
+            return Merged(
+                operation_id=operation.operation_id if operation else None,
+                landed=operation is not None,
+                dry_run=dry_run,
+                branch=target.branch,
+                before=plan.before,
+                after=plan.before if stopped else plan.after,
+                strategy=strategy,
+                steps=plan.steps,
+                overlaps=overlaps,
+            )
+        raise AssertionError  # the last try returns or raises
 
     def rollback(self, to: str | None = None, *, workflow: str | None = None) -> Recorded:
         """Branch, index and files back to what the workflow recorded at its start, or to what operation `to` left.
