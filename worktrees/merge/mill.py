@@ -1,0 +1,190 @@
+"""git at work for a plan: one process merges, one writes commits, and neither sees a worker's attributes.
+
+A view is a temporary git directory over the store's objects, whose work tree holds nothing but the `.gitattributes` of
+the commit merged onto.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple, NoReturn
+
+from worktrees.errors import GitFailed, NotFound
+from worktrees.git import ObjectStore, Process, Repo, reader
+from worktrees.model import Conflict, Oid, path_base64, path_text
+
+_SETTINGS = (
+    r"^(merge\.(renames|renamelimit|directoryrenames|renormalize|conflictstyle|default)"
+    r"|diff\.(renames|renamelimit)"
+    r"|core\.(autocrlf|eol|attributesfile))$"
+)
+_OID = re.compile("[0-9a-f]{40}|[0-9a-f]{64}")
+_STAGE = re.compile(rb"[0-7]{6} [0-9a-f]+ ([1-3])\t(.+)", re.DOTALL)
+_CONFLICT = re.compile(r"CONFLICT ?\((.*)\)")
+
+
+class Verdict(NamedTuple):
+    """What git says of one merge: its tree, and what does not merge."""
+
+    tree: Oid
+    conflicts: list[Conflict]
+
+
+class Mill:
+    """The two processes of a plan: one merges, one writes commits."""
+
+    def __init__(
+        self, store: ObjectStore, merges: Process, commits: Process, scratch: Path, identity: tuple[str, str]
+    ) -> None:
+        self._store = store
+        self._merges = merges
+        self._commits = commits
+        self._scratch = scratch
+        name, address = identity
+        self._stamp = f"{name} <{address}> {int(time.time())} {time.strftime('%z')}".encode("utf-8", "surrogateescape")
+        self._asked = False
+
+    def trees(self, commits: Sequence[Oid]) -> dict[Oid, Oid]:
+        """The tree of each commit. Raises: NotFound."""
+        asked = "".join(f"{commit}^{{tree}}\n" for commit in commits)
+        answers = self._store.git("cat-file", "--batch-check=%(objectname)", stdin=asked.encode()).text.splitlines()
+        for commit, answer in zip(commits, answers, strict=True):
+            if " " in answer:
+                raise NotFound(f"the commit `{commit}` is not in the store any more", hint="wt doctor")
+        return dict(zip(commits, map(Oid, answers), strict=True))
+
+    def commit(self, tree: Oid, parents: Sequence[Oid], message: str) -> Oid:
+        """Writes a commit in the boss's name."""
+        lines = [b"tree " + tree.encode(), *(b"parent " + parent.encode() for parent in parents)]
+        lines += [
+            b"author " + self._stamp,
+            b"committer " + self._stamp,
+            b"",
+            message.encode("utf-8", "backslashreplace"),
+        ]
+        self._scratch.write_bytes(b"\n".join(lines) + b"\n")
+        self._commits.write(os.fsencode(self._scratch) + b"\n")
+        return Oid(self._commits.read_until(b"\n").decode("ascii"))
+
+    def merge(self, ours: Oid, theirs: Oid) -> Verdict:
+        """What git makes of two commits and their own merge base."""
+        # git keeps the last byte of an answer in its buffer; the second, trivial merge pushes it out.
+        self._merges.write(f"{ours} {theirs}\n{ours} {ours}\n".encode())
+        if self._asked:
+            self._expect(b"")
+        self._asked = True
+        verdict = self._answer()
+        self._expect(b"1")
+        self._field()
+        self._expect(b"")
+        return verdict
+
+    def _answer(self) -> Verdict:
+        status = self._field()
+        if status not in {b"0", b"1"}:
+            self._malformed()
+        tree = self._field().decode("ascii", "replace")
+        if not _OID.fullmatch(tree):
+            self._malformed()
+        stages: dict[bytes, set[int]] = {}
+        submodules = False
+        while entry := self._field():
+            found = _STAGE.fullmatch(entry)
+            if status == b"1" or found is None:
+                self._malformed()
+            else:
+                stages.setdefault(found[2], set()).add(int(found[1]))
+                submodules = submodules or entry.startswith(b"160000 ")
+        kinds: dict[bytes, list[str]] = {path: [] for path in stages}
+        while (count := self._field()).isdigit():
+            paths = [self._field() for _ in range(int(count))]
+            kind, _message = self._field().decode("utf-8", "replace"), self._field()
+            if named := _CONFLICT.fullmatch(kind):
+                for path in paths:
+                    kinds.setdefault(path, []).append(_kind(named[1], stages.get(path)))
+        # Where the empty field should be that ends the answer, git says in prose what to do about submodules.
+        if count and not submodules:
+            self._malformed()
+        if status == b"1":
+            return Verdict(Oid(tree), [])
+        if not kinds:
+            self._malformed()
+        return Verdict(Oid(tree), [conflict for path in sorted(kinds) for conflict in _conflicts(path, kinds[path])])
+
+    def _field(self) -> bytes:
+        return self._merges.read_until(b"\0")
+
+    def _expect(self, field: bytes) -> None:
+        if self._field() != field:
+            self._malformed()
+
+    def _malformed(self) -> NoReturn:
+        raise GitFailed(self._merges.args, 0, b"fatal: an answer that cannot be read", hint="git version")
+
+
+def _kind(word: str, stages: set[int] | None) -> str:
+    return "add/add" if word == "contents" and stages == {2, 3} else word
+
+
+def _conflicts(path: bytes, kinds: list[str]) -> list[Conflict]:
+    """One for each reason; that the contents differ goes without saying where there is another."""
+    words = dict.fromkeys(kinds)
+    if len(words) > 1:
+        words.pop("contents", None)
+    return [Conflict(path=path_text(path), path_base64=path_base64(path), kind=kind) for kind in words or ["contents"]]
+
+
+@contextlib.contextmanager
+def grinding(repo: Repo, store: ObjectStore, onto: Oid, identity: tuple[str, str]) -> Iterator[Mill]:
+    """Starts both processes in a view of the store that shows them the attributes of `onto` and nothing else."""
+    store.ensure(repo)
+    with tempfile.TemporaryDirectory(prefix="wt-merge-") as scratch:
+        view, tree = Path(scratch, "git"), Path(scratch, "tree")
+        _make_view(repo, store, view)
+        _show_attributes(store, onto, tree)
+        settings = repo.git("config", "--null", "--get-regexp", _SETTINGS, expect=(0, 1)).records
+        config = [os.fsdecode(record).replace("\n", "=", 1) for record in settings]
+        env = {"GIT_OBJECT_DIRECTORY": os.fspath(store.path / "objects")}
+        with (
+            Process(
+                "merge-tree", "--write-tree", "--stdin", "-z", "--messages", "--allow-unrelated-histories",
+                git_dir=view, work_tree=tree, cwd=tree, env=env, config=config,
+            ) as merges,
+            Process("hash-object", "-t", "commit", "-w", "--stdin-paths", git_dir=view, env=env) as commits,
+        ):  # fmt: skip
+            yield Mill(store, merges, commits, Path(scratch, "commit"), identity)
+
+
+def _make_view(repo: Repo, store: ObjectStore, view: Path) -> None:
+    for part in ("objects", "refs", "info"):
+        (view / part).mkdir(parents=True)
+    for part in ("HEAD", "config"):
+        (view / part).write_bytes((store.path / part).read_bytes())
+    with contextlib.suppress(FileNotFoundError):
+        (view / "info" / "attributes").write_bytes((repo.common_dir / "info" / "attributes").read_bytes())
+
+
+def _show_attributes(store: ObjectStore, commit: Oid, into: Path) -> None:
+    """Writes every `.gitattributes` of a commit's tree below a directory.
+
+    There always is one at the top, an empty one if need be: git would otherwise take it from the trees being merged.
+    """
+    into.mkdir()
+    (into / ".gitattributes").touch()
+    listed = store.git("ls-tree", "-r", "-z", "--full-tree", commit).records
+    with reader(store.path, native=False) as objects:
+        for record in listed:
+            if not record.endswith((b"/.gitattributes", b"\t.gitattributes")):
+                continue
+            fields, _, path = record.partition(b"\t")
+            mode, _, oid = fields.decode("ascii").split(" ")
+            if mode.startswith("100") and not {b"", b".", b"..", b".git"} & set(path.split(b"/")):
+                target = into / os.fsdecode(path)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_bytes(objects.blob(Oid(oid)))
