@@ -22,27 +22,20 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from worktrees import changes, config, isolation, jobs, landing, setup
+from worktrees import changes, config, isolation, jobs, setup
 from worktrees.boss import diagnosis
-from worktrees.boss.footing import Footing
+from worktrees.boss.homecoming import Homecoming
 from worktrees.boss.judgement import (
     candidate,
     conflicts_ahead,
-    mergeable,
-    operation_id,
-    refuse_if_overlapping,
-    refuse_if_sensitive,
     required,
-    root,
     summary,
     unfinished,
-    with_conflicts,
 )
 from worktrees.errors import NotFound, Refused, WorktreesError
 from worktrees.jobs import admission, baselines, looks, removal
 from worktrees.jobs.ledger import left_out
 from worktrees.model import (
-    ChangeSet,
     Configuration,
     Diagnosis,
     Diff,
@@ -51,13 +44,8 @@ from worktrees.model import (
     JobId,
     JobSpec,
     Logs,
-    Merged,
-    MergePlan,
-    Operation,
-    OperationId,
     Outcome,
     Overlaps,
-    Recorded,
     Removal,
     Removed,
     Setting,
@@ -71,7 +59,6 @@ from worktrees.model import (
     Workflows,
 )
 from worktrees.render.text import counted, listed, size
-from worktrees.store import now
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -80,12 +67,9 @@ if TYPE_CHECKING:
 
 JobList = builtins.list[Job]  # `list` is a verb below
 Stream = Literal["stdout", "stderr"]
-Order = Literal["given", "completion", "created"]
-# Plans of one merge, while others land before it.
-_TRIES = 20
 
 
-class Boss(Footing):
+class Boss(Homecoming):
     """The verbs, for the repository around `path`.
 
     Keyword arguments are settings of the call (`k_write=4`), the layer above all others. `notices` holds what the
@@ -323,126 +307,6 @@ class Boss(Footing):
         self.mend_jobs()
         return jobs.extend_lease(self.place, self._one(word).job_id, ttl_seconds)
 
-    # ------------------------------------------------------------------------------------------------- bringing home
-    def merge(
-        self,
-        *words: str,
-        workflow: str | None = None,
-        into: str | None = None,
-        message: str | None = None,
-        strategy: str = "three-way",
-        order: Order | None = None,
-        on_conflict: Literal["stop", "skip"] = "stop",
-        on_overlap: Literal["allow", "refuse"] = "allow",
-        refuse_sensitive: bool = False,
-        no_commit: bool = False,
-        dry_run: bool = False,
-    ) -> Merged:
-        """Plans the merge in memory and lands it, wholly or not at all.
-
-        Without words: every job of the open workflow that succeeded, was captured whole and has not landed, in
-        completion order. Named jobs are merged in the order named, whatever their result. A conflict moves nothing
-        unless `on_conflict` is `skip`; it is in the answer's steps, not an exception.
-
-        Raises: Refused `detached-head`, `would-overwrite`, `branch-moved`, `overlap`, `sensitive-paths`, ...
-        """
-        self._boss_only("merge")
-        for left in reversed(range(_TRIES)):
-            self._mend()
-            target = landing.find_target(self.repo, into)
-            chosen = self._to_merge(words, workflow, order)
-            sets = [self._recorded_changes(job) for job in chosen]
-            plan: MergePlan = config.plugin("merge", strategy)().plan(
-                self.repo,
-                self.place.store,
-                target.before,
-                [candidate(job, changed) for job, changed in zip(chosen, sets, strict=True)],
-                identity=self.repo.identity(),
-                message=message,
-                on_conflict=on_conflict,
-            )
-            overlaps = with_conflicts(changes.overlaps(sets), plan)
-            if on_overlap == "refuse":
-                refuse_if_overlapping(overlaps)
-            if refuse_sensitive:
-                refuse_if_sensitive(plan)
-            stopped = bool(plan.conflicted) and on_conflict == "stop"
-            through = [step.job_id for step in plan.steps if step.outcome in ("landed", "empty")]
-            operation = None
-            if not dry_run and not stopped and plan.after != plan.before:
-                try:
-                    operation = landing.land(
-                        self.place,
-                        plan,
-                        target=target,
-                        jobs=through,
-                        workflow=chosen[0].workflow_id,
-                        message=message or "merge " + ", ".join(job.name or job.job_id for job in chosen),
-                        no_commit=no_commit,
-                    )
-                except Refused as error:
-                    if error.code == "branch-moved" and left:
-                        continue  # somebody landed between plan and lock; nobody has seen this plan, so make another
-                    raise
-                self._note_landings()
-            return Merged(
-                operation_id=operation.operation_id if operation else None,
-                landed=operation is not None,
-                dry_run=dry_run,
-                branch=target.branch,
-                before=plan.before,
-                after=plan.before if stopped else plan.after,
-                strategy=strategy,
-                steps=plan.steps,
-                overlaps=overlaps,
-            )
-        raise AssertionError  # the last try returns or raises
-
-    def rollback(self, to: str | None = None, *, workflow: str | None = None) -> Recorded:
-        """Branch, index and files back to what the workflow recorded at its start, or to what operation `to` left.
-
-        What is thrown away is kept first; `undo` brings it back.
-        """
-        self._boss_only("rollback")
-        self._mend()
-        found = jobs.current_workflow(self.state, workflow) if self.state.exists() else None
-        found = found or self._last_workflow()
-        operation = landing.rollback(self.place, found, operation_id(to) if to else None)
-        return self._recorded(operation)
-
-    def undo(self, operation: str | None = None) -> Recorded:
-        """Reverses an operation, the last one by default; an undo can be undone."""
-        self._boss_only("undo")
-        self._mend()
-        log = landing.operations(self.state) if self.state.exists() else []
-        name = operation_id(operation) if operation else None
-        wanted = next((item for item in reversed(log) if name in (None, item.operation_id)), None)
-        if wanted is None or root(log, wanted).kind != "drop":
-            return self._recorded(landing.undo(self.place, name))
-        if wanted.undone_by is not None:
-            raise Refused(
-                f"`{wanted.operation_id}` was undone by `{wanted.undone_by}`",
-                code="already-undone",
-                hint=f"wt undo {wanted.undone_by}",
-            )
-        concerned = [jobs.load(self.state, job_id) for job_id in wanted.jobs]
-        if any(job.dropped_by for job in concerned):
-            for job in concerned:
-                if not job.workspace_present:
-                    removal.restore(self.place, job, self.settings)
-        elif wanted.kind == "undo":
-            removal.give_up(self.place, concerned, self.settings)
-        else:
-            raise Refused(
-                f"the jobs of `{wanted.operation_id}` are back already", code="already-undone", hint="wt list --all"
-            )
-        return self._recorded(self._note_drop(concerned, undoes=wanted.operation_id))
-
-    def log(self) -> builtins.list[Operation]:
-        """Operations, the newest first."""
-        self._boss_only("log")
-        return builtins.list(reversed(landing.operations(self.state))) if self.state.exists() else []
-
     # ---------------------------------------------------------------------------------------------------- tidying up
     def drop(self, *words: str, dry_run: bool = False, force: bool = False) -> Removed:
         """Gives jobs up: their workspaces go, their work stays as a snapshot, and `merge` passes them by.
@@ -555,54 +419,6 @@ class Boss(Footing):
         )
 
     # --------------------------------------------------------------------------------------------------------- steps
-    def _to_merge(self, words: Sequence[str], workflow: str | None, order: Order | None) -> JobList:
-        """The jobs a merge is about, in order."""
-        if words:
-            chosen = jobs.resolve(self.state, words)
-            for job in chosen:
-                if job.state != "done":
-                    raise unfinished(job, "it cannot be merged yet")
-        else:
-            found = jobs.current_workflow(self.state, workflow) if self.state.exists() else None
-            everyone = jobs.load_all(self.state, found.workflow_id) if found else []
-            chosen = [job for job in everyone if mergeable(job)]
-            left = [job for job in everyone if not mergeable(job) and not job.landed_by and not job.dropped_by]
-            if left:
-                names = listed([f"{job.name or job.job_id} ({job.result or job.state})" for job in left])
-                self._notice("left-out", f"not merged: {names}")
-        keys = {"completion": lambda job: job.finished_at or "", "created": lambda job: job.created_at}
-        key = keys.get(order or ("given" if words else "completion"))
-        return sorted(chosen, key=key) if key else chosen
-
-    def _recorded_changes(self, job: Job) -> ChangeSet:
-        found = looks.recorded(self.state, job)
-        if found is None or job.snapshot is None:
-            word = job.name or job.job_id
-            raise Refused(
-                f"`{word}` has nothing to merge: {job.reason or 'it never had a workspace'}",
-                code="no-snapshot",
-                hint=f"wt result {word}",
-            )
-        return found
-
-    def _note_drop(self, dropped: Sequence[Job], *, undoes: OperationId | None = None) -> Operation:
-        """Adds a drop, or the undo of one, to the log, and marks its jobs."""
-        workflows = {job.workflow_id for job in dropped}
-        verb = f"undo: {undoes}" if undoes else "drop: " + ", ".join(job.name or job.job_id for job in dropped)
-        draft = Operation(
-            operation_id=OperationId(""),
-            kind="undo" if undoes else "drop",
-            workflow_id=workflows.pop() if len(workflows) == 1 else None,
-            jobs=[job.job_id for job in dropped],
-            undoes=undoes,
-            message=f"wt {verb}",
-            created_at=now(),
-        )
-        operation = landing.record(self.state, draft)
-        came_back = any(job.dropped_by for job in dropped)
-        removal.mark_dropped(self.place, operation.jobs, None if came_back else operation.operation_id)
-        return operation
-
     def _name_what_was_not_kept(self, removals: Sequence[Removal]) -> None:
         for item in removals:
             if lost := item.ignored_not_kept:
@@ -611,7 +427,3 @@ class Boss(Footing):
                 self._notice(
                     "ignored-not-kept", f"`{item.name or item.job_id}`: ignored files are gone: {names} ({total})"
                 )
-
-    def _recorded(self, operation: Operation) -> Recorded:
-        self._note_landings()
-        return Recorded(operation=operation, jobs=[jobs.load(self.state, job_id) for job_id in operation.jobs])
