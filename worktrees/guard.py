@@ -16,7 +16,8 @@ names more that pass (`FOO`, `AWS_*`); what the call itself sets (`--env`) alway
 
 Hooks. Copies of the guard's hooks lie in the state directory; git finds them through configuration in the environment
 that applies to this one repository only (`includeIf.gitdir`), so repositories the worker makes for its tests are free
-and no byte of the user's configuration changes.
+and no byte of the user's configuration changes. A newer git (2.54) also runs the one that watches refs when a call
+turns hooks off (`-c core.hooksPath=/dev/null`), since it is configured by name as well; older ones pass over that.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from types import MappingProxyType
 
 from worktrees.store import write_bytes
 
-HOOKS_VERSION = "v1"
+HOOKS_VERSION = "v2"
 MODEL_PROVIDERS = (
     "ANTHROPIC_*", "AWS_BEARER_TOKEN_BEDROCK", "AZURE_OPENAI_*", "CEREBRAS_*", "CLAUDE_*", "CODEX_*", "COHERE_*",
     "DEEPSEEK_*", "FIREWORKS_*", "GEMINI_*", "GOOGLE_API_KEY", "GOOGLE_GENAI_*", "GROQ_*", "LITELLM_*", "MISTRAL_*",
@@ -141,13 +142,22 @@ def _content(path: Path) -> bytes | None:
         return None
 
 
+def quoted(value: str) -> str:
+    """A value as it stands in a configuration file."""
+    return '"' + value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"'
+
+
 def _configuration(hooks: Path) -> bytes:
-    quoted = os.fspath(hooks).replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+    by_name = "'" + os.fspath(hooks / "reference-transaction").replace("'", "'\\''") + "'"
     lines = [
         "# What a worker's git is told in this repository; see the worktrees documentation.",
         "[core]",
-        f'\thooksPath = "{quoted}"',
+        f"\thooksPath = {quoted(os.fspath(hooks))}",
         "\tfsmonitor = false",
+        # git 2.54 and newer; a shell reads the command.
+        '[hook "wt-guard"]',
+        "\tevent = reference-transaction",
+        f"\tcommand = {quoted(by_name)}",
         "[gc]",
         "\tauto = 0",
         "[maintenance]",

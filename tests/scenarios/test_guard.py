@@ -1,6 +1,8 @@
 """The guard: a worker's git says no and what to do instead; everybody else's git does not notice."""
 
+import functools
 import json
+import subprocess
 import sys
 import textwrap
 from pathlib import Path
@@ -8,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from tests.hall import Hall
-from tests.kit import RepoKit
+from tests.kit import RepoKit, environment
 from worktrees import guard
+from worktrees.git import version
 
 OURS = ["refs/wt/*"]
 
@@ -26,6 +29,9 @@ TRIES = [
     ["update-ref", "refs/heads/main", "HEAD~1"],
     ["update-ref", "-d", "refs/heads/main"],
     ["branch", "-D", "other"],
+    ["notes", "add", "-m", "mine"],
+    ["replace", "HEAD", "HEAD~1"],
+    ["reset", "--soft", "HEAD~1"],
     ["push", "origin", "HEAD:refs/heads/mine"],
     ["push", "--no-verify", "origin", "HEAD:refs/heads/mine"],
     ["-C", "{main}", "commit", "--allow-empty", "-m", "mine"],
@@ -91,7 +97,8 @@ def test_s29_the_boss_s_hooks_and_commits_are_as_before(repo: RepoKit, tmp_path:
 def test_changed_hooks_are_put_back(hall_root: Path) -> None:
     place = guard.install_hooks(hall_root)
     content = {path.name: path.read_bytes() for path in place.iterdir()}
-    assert {"wt-guard", "reference-transaction", "pre-commit", "pre-push", "guard.cfg"} <= set(content)
+    hooks = {"reference-transaction", "pre-commit", "prepare-commit-msg", "commit-msg", "pre-push", "post-checkout"}
+    assert set(content) == {"wt-guard", "guard.cfg", *hooks}
     (place / "wt-guard").write_text("#!/bin/sh\nexit 0\n")
     (place / "guard.cfg").unlink()
     (place / "pre-push").unlink()
@@ -101,6 +108,21 @@ def test_changed_hooks_are_put_back(hall_root: Path) -> None:
     assert {path.name: path.read_bytes() for path in place.iterdir()} == content
     assert not (place / "pre-push").is_symlink()
     assert (place / "pre-commit").stat().st_mode & 0o777 == 0o700
+
+
+def test_newer_gits_watch_refs_also_where_hooks_are_turned_off(repo: RepoKit, hall_root: Path) -> None:
+    place = guard.install_hooks(hall_root)
+    said = repo.git("config", "--file", place / "guard.cfg", "--null", "--get-regexp", r"^hook\.").split(b"\0")[:-1]
+    by_name = dict(entry.decode().split("\n", 1) for entry in said)
+    assert by_name["hook.wt-guard.event"] == "reference-transaction"
+    env = guard.mark(job="j-1", workflow="w", workspace=repo.path, common_dir=repo.path / ".git", hooks=place)
+    command = ["sh", "-c", f'{by_name["hook.wt-guard.command"]} "$@"', "git", "prepared"]
+    run = functools.partial(subprocess.run, cwd=repo.path, env=environment(env), capture_output=True, check=False)
+    assert run(command, input=b"0 1 refs/heads/main\n").returncode == 1
+    # Git before 2.54 knows no hooks by name: it must not stumble over them, and asks nobody here.
+    refused = run(["git", "-c", "core.hooksPath=/dev/null", "tag", "mine"]).returncode != 0
+    assert refused is (version() >= (2, 54))
+    assert run(["git", "tag", "mine-too"]).returncode != 0
 
 
 @pytest.fixture

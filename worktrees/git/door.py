@@ -45,6 +45,9 @@ _KEPT_VARIABLES = frozenset(
 )
 _SETTINGS = (
     "core.hooksPath=/dev/null",
+    # Hooks that configuration names (git 2.54); these are the events of what we run.
+    "hook.post-index-change.enabled=false",
+    "hook.reference-transaction.enabled=false",
     "core.fsmonitor=false",
     "core.alternateRefsCommand=",
     "core.pager=cat",
