@@ -61,6 +61,25 @@ def test_a_dropped_job_comes_back_as_it_was(repo: RepoKit, wt: Wt) -> None:
     assert wt("merge", "--json", status=0).data["landed"] is True
 
 
+def test_a_job_that_was_dropped_before_stays_dropped(wt: Wt) -> None:
+    for name in ("one", "two"):
+        (opened(wt, name) / name).write_text("x\n")
+    first = wt("drop", "one", "--json", status=0).data["operationId"]
+
+    both = wt("drop", "one", "two", "--json", status=0)
+
+    assert [notice["code"] for notice in both.json["warnings"]] == ["dropped-before"]
+    assert job(wt, "one")["droppedBy"] == first
+    assert job(wt, "two")["droppedBy"] == both.data["operationId"]
+    assert wt("log", "--json", status=0).data["operations"][0]["jobs"] == [job(wt, "two")["jobId"]]
+
+    wt("undo", status=0)
+
+    assert job(wt, "two")["droppedBy"] is None
+    assert job(wt, "one")["droppedBy"] == first, "its own operation was not undone"
+    assert wt("drop", "one", "--json", status=0).data["operationId"] is None, "nothing was left to give up"
+
+
 def test_edits_after_the_end_are_kept_too(wt: Wt) -> None:
     place = worked(wt, "one", "echo x > new")
     (place / "later").write_text("by hand, after the record was made\n")

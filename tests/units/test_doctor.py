@@ -12,10 +12,12 @@ import pytest
 
 from tests.kit import Gate, RepoKit, Wt, eventually
 from tests.units.test_isolation import DAMAGES, HARMLESS_IN_OTHERS, stats
+from worktrees import isolation
 from worktrees.boss import Boss
 from worktrees.config import Settings
 from worktrees.git import discover
 from worktrees.isolation import Place, place
+from worktrees.model import Diagnosis, Finding
 from worktrees.store import identity
 
 DEAD = 4_194_303  # the highest pid a Linux gives, and so hardly ever does
@@ -222,6 +224,29 @@ def test_it_is_named_and_mended(bench: Bench, what: str) -> None:
         bench.boss.settle("mine")
     assert bench.boss.merge("done").landed
     assert bench.repo.read("done.txt") == b"done\n"
+
+
+def test_a_lock_let_go_while_we_look_is_nobodys(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    dead_holder(bench)
+
+    def ended(_: object) -> bool:
+        (bench.state.root / "locks" / "landing.holder").unlink(missing_ok=True)
+        return False
+
+    monkeypatch.setattr("worktrees.boss.diagnosis.is_alive", ended)
+    assert bench.boss.doctor(fix=True) == Diagnosis()
+
+
+def test_what_a_second_look_does_not_see_is_nothing(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    half_made_job(bench)
+    look = isolation.doctor_findings
+
+    def meanwhile(*words: Any, **more: Any) -> list[Finding]:
+        shutil.rmtree(bench.state.job_dir("flow", "j-bbbbbbbb"), ignore_errors=True)
+        return look(*words, **more)
+
+    monkeypatch.setattr("worktrees.isolation.doctor_findings", meanwhile)
+    assert bench.codes() == set()
 
 
 def gone(bench: Bench) -> None:

@@ -322,7 +322,13 @@ class Boss(Homecoming):
             return Removed(dry_run=True, removals=removal.preview(self.place, chosen))
         removals = removal.give_up(self.place, chosen, self.settings, force=force)
         self._name_what_was_not_kept(removals)
-        return Removed(operation_id=self._note_drop(chosen).operation_id, removals=removals)
+        # Only these are the operation's, so that its undo brings back nobody who was given up before.
+        given_up = [job for job in chosen if not job.dropped_by]
+        for job in chosen:
+            if job.dropped_by:
+                self._notice("dropped-before", f"`{job.name or job.job_id}` was dropped before, by `{job.dropped_by}`")
+        operation = self._note_drop(given_up, came_back=False) if given_up else None
+        return Removed(operation_id=operation.operation_id if operation else None, removals=removals)
 
     def restore(self, *words: str) -> JobList:
         """Brings removed workspaces back as they were captured; dropped jobs count again.

@@ -20,7 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from worktrees import changes, config, isolation, jobs, landing
+from worktrees import changes, config, isolation, jobs, landing, setup
 from worktrees.errors import StateBroken, WorktreesError
 from worktrees.git import refs
 from worktrees.isolation import trash
@@ -90,9 +90,18 @@ def _settle(place: Place) -> list[Finding]:
 
 
 def _look(place: Place) -> list[Finding]:
-    """Everything that is wrong; changes nothing."""
-    found = [finding for finding, _ in _ailments(place)]
-    return [*found, *_of_workspaces(place, fix=False)]
+    """Everything that is wrong; changes nothing.
+
+    What others are doing at this very moment can look like what a dead process left: only what is there at a second
+    look is wrong.
+    """
+    found = _look_once(place)
+    still = {(finding.code, finding.path) for finding in _look_once(place)} if found else set()
+    return [finding for finding in found if (finding.code, finding.path) in still]
+
+
+def _look_once(place: Place) -> list[Finding]:
+    return [*(finding for finding, _ in _ailments(place)), *_of_workspaces(place, fix=False)]
 
 
 def _mend(place: Place) -> list[Finding]:
@@ -383,8 +392,9 @@ def _leftovers(place: Place) -> Iterator[Ailment]:
         names[:] = [name for name in names if name not in ("objects", "trash")]
         for name in (*names, *files):
             match = _MAKER.search(name)
-            if match and start_ticks(int(match[1] or match[2])) is None:
-                path = Path(directory, name)
+            path = Path(directory, name)
+            # Asked for last: whoever was done with it in between has taken it away.
+            if match and start_ticks(int(match[1] or match[2])) is None and os.path.lexists(path):
                 yield _left(path, "a process that died left it"), partial(_remove, path)
         names[:] = [name for name in names if not _MAKER.search(name)]
     objects = state.store / "objects"
@@ -393,17 +403,21 @@ def _leftovers(place: Place) -> Iterator[Ailment]:
             if time.time() - path.lstat().st_mtime > _HALF_WRITTEN_SECONDS:
                 yield _left(path, "a git that was killed had not written it whole"), partial(_remove, path)
     for path in (state.root / "locks").glob("*.holder"):
-        if not is_alive(_read(path)):
+        holder = _read(path)
+        # Who lets go of a lock takes its name away first, and may have ended while we asked.
+        if not is_alive(holder) and os.path.lexists(path) and _read(path) == holder:
             yield _left(path, "who held the lock has died"), partial(_release, state, path)
+    # Read before the jobs, which are there before they claim and let go before they are done.
+    ports, temporaries = _claims(state.root / "ports"), list((place.root / ".tmp").glob("j-*"))
     done = {
         directory.name for directory in state.job_dirs() if (_read(directory / "job.json") or {}).get("state") == "done"
     }
     alive = {directory.name for directory in state.job_dirs()} - done
-    for path in sorted((state.root / "ports").glob("[0-9]*")):
-        if path.read_text() not in alive:
-            yield _left(path, "its job is done"), partial(path.unlink, missing_ok=True)
-    for path in (place.root / ".tmp").glob("j-*"):
-        if path.name not in alive:
+    for path, owner in ports.items():
+        if owner not in alive and _claims(path.parent).get(path) == owner:
+            yield _left(path, "its job is done"), partial(setup.release_ports, path.parent, owner, int(path.name))
+    for path in temporaries:
+        if path.name not in alive and os.path.lexists(path):
             yield _left(path, "its job is done"), partial(remove_tree, path)
     for path in trash.trashes(place):
         if time.time() - path.stat().st_mtime > _LONG_SECONDS and not trash.is_swept(path):
@@ -419,6 +433,15 @@ def _remove(path: Path) -> None:
 
 def _left(path: Path, why: str) -> Finding:
     return Finding(code="left-behind", path=os.fspath(path), message=f"`{path.name}`: {why}")
+
+
+def _claims(directory: Path) -> dict[Path, str]:
+    """Which blocks of ports are claimed, and by which job."""
+    found = {}
+    for path in sorted(directory.glob("[0-9]*")):
+        with contextlib.suppress(FileNotFoundError):
+            found[path] = path.read_text()
+    return found
 
 
 def _read(path: Path) -> dict[str, Any] | None:

@@ -126,7 +126,8 @@ class Homecoming(Footing):
                 hint=f"wt undo {wanted.undone_by}",
             )
         concerned = [jobs.load(self.state, job_id) for job_id in wanted.jobs]
-        if any(job.dropped_by for job in concerned):
+        came_back = any(job.dropped_by for job in concerned)
+        if came_back:
             for job in concerned:
                 if not job.workspace_present:
                     removal.restore(self.place, job, self.settings)
@@ -136,7 +137,7 @@ class Homecoming(Footing):
             raise Refused(
                 f"the jobs of `{wanted.operation_id}` are back already", code="already-undone", hint="wt list --all"
             )
-        return self._recorded(self._note_drop(concerned, undoes=wanted.operation_id))
+        return self._recorded(self._note_drop(concerned, came_back=came_back, undoes=wanted.operation_id))
 
     def log(self) -> list[Operation]:
         """Operations, the newest first."""
@@ -219,7 +220,7 @@ class Homecoming(Footing):
             )
         return found
 
-    def _note_drop(self, dropped: Sequence[Job], *, undoes: OperationId | None = None) -> Operation:
+    def _note_drop(self, dropped: Sequence[Job], *, came_back: bool, undoes: OperationId | None = None) -> Operation:
         """Adds a drop, or the undo of one, to the log, and marks its jobs."""
         workflows = {job.workflow_id for job in dropped}
         verb = f"undo: {undoes}" if undoes else "drop: " + ", ".join(job.name or job.job_id for job in dropped)
@@ -233,7 +234,6 @@ class Homecoming(Footing):
             created_at=now(),
         )
         operation = landing.record(self.state, draft)
-        came_back = any(job.dropped_by for job in dropped)
         removal.mark_dropped(self.place, operation.jobs, None if came_back else operation.operation_id)
         return operation
 
