@@ -8,6 +8,9 @@ from pathlib import Path
 import pytest
 
 from tests.kit import Answer, RepoKit, Wt
+from worktrees.cli.session import disk_trouble_of_git
+from worktrees.errors import GitFailed
+from worktrees.git import discover, temporary_place
 
 Refuses = Callable[..., Answer]
 
@@ -377,6 +380,16 @@ def test_a_read_only_disk(small: RepoKit) -> None:
     wt("spawn", "--name", "one", status=0)
 
 
+def test_no_temporary_place_is_looked_for_in_the_checkout(repo: RepoKit, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(repo.path)
+    for name in ("TMPDIR", "TEMP", "TMP"):
+        monkeypatch.setenv(name, "relative")
+    assert temporary_place() == "/tmp"
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    monkeypatch.setenv("TEMP", str(repo.path / "gone"))
+    assert temporary_place() == str(repo.path / "gone")
+
+
 def test_a_full_disk(small: RepoKit) -> None:
     wt = Wt(small.path)
     wt("spawn", "--name", "before", "--", "sh", "-c", "head -c 300000 /dev/urandom > big", status=0)
@@ -390,6 +403,10 @@ def test_a_full_disk(small: RepoKit) -> None:
     answer = wt("merge")
     assert_one_line(answer, 70, "disk-full")
     assert "no space left" in answer.stderr.lower() or "disk is full" in answer.stderr, str(answer)
+    with pytest.raises(GitFailed) as failed:  # of a ref git does not say why
+        discover(small.path).git("update-ref", "refs/heads/" + "x" * 200, "HEAD")
+    told = disk_trouble_of_git(failed.value, small.path / ".git")
+    assert (told.code, told.exit_status, told.hint) == ("disk-full", 70, "make room, then run: wt doctor")
     assert [job["name"] for job in wt("list", "--json", status=0).data["jobs"]] == ["before"]
     assert small.fingerprint() == before
 

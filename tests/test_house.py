@@ -92,6 +92,15 @@ def complaints(module: str, source: str, package: str = "") -> list[str]:
             way = "sideways" if FLOOR[target] == FLOOR.get(module, 0) else "upwards"
             found.append(f"{line}: {module} imports {way}: {target}")
     found += [
+        f"{node.lineno}: tempfile.{node.func.attr} without a place may write into the current directory"
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and isinstance(node.func.value, ast.Name)
+        and node.func.value.id == "tempfile"
+        and not any(keyword.arg == "dir" for keyword in node.keywords)
+    ]
+    found += [
         f"{node.lineno}: `{node.name}` says nothing; name what it is"
         for node in ast.walk(tree)
         if isinstance(node, ast.ClassDef) and VAGUE.search(node.name)
@@ -135,6 +144,11 @@ def test_module_keeps_to_its_floor(path: Path) -> None:
         ("__main__", "from worktrees import jobs", "2: __main__ must not import jobs"),
         ("merge", "\n" * LONGEST, "701: longer than 700 lines; make it a package of the same name"),
         ("merge", "class MergeManager: ...", "2: `MergeManager` says nothing; name what it is"),
+        (
+            "merge",
+            "import tempfile\ntempfile.mkdtemp()",
+            "3: tempfile.mkdtemp without a place may write into the current directory",
+        ),
         ("merge", "def get_plan(): ...", "2: `get_plan`: a noun needs no get_"),
     ],
 )

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from worktrees.errors import HonestNo
+from worktrees.git import temporary_place
 from worktrees.model import Demonstration, DemonstrationStep
 
 if TYPE_CHECKING:
@@ -107,7 +108,7 @@ _BUILT_IN = {
 def run(*, quiet: bool, out: Terminal) -> Demonstration:
     """Tells the whole story; `quiet` keeps it to the answer. Raises: HonestNo when a step ends as it should not."""
     previous = signal.signal(signal.SIGTERM, _leave)
-    stage = Stage(Path(tempfile.mkdtemp(prefix="wt-demo-")), out, quiet=quiet)
+    stage = Stage(Path(tempfile.mkdtemp(prefix="wt-demo-", dir=temporary_place())), out, quiet=quiet)
     try:
         return stage.play()
     finally:

@@ -100,7 +100,7 @@ class GitFailed(WorktreesError):
         ended = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
         super().__init__(
             f"`git {command[0] if command else ''}` {ended}" + (f": {reason}" if reason else ""),
-            hint=hint,
+            hint=hint or "wt doctor",
             details={"command": command, "status": status, "stderr": text},
         )
         self.command = command

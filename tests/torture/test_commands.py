@@ -366,6 +366,26 @@ def killed_at(stage: Stage, points: list[Point]) -> dict[str, int]:
     return ends
 
 
+def failed_at(stage: Stage, points: list[Point], error: str) -> dict[str, int]:
+    """The disk fails from each point on, for the process that is there: it says so in one line and gives a hint."""
+    ends = {"before": 0, "between": 0, "after": 0}
+    wrong = []
+    for point in points:
+        stage.world.put_back()
+        ended = stage.faults.fail(point, error, *stage.arguments, for_ever=True)
+        try:
+            told = ended.stderr.splitlines()[-2:]
+            silent = stage.verb == "settling" or point.git == "python"  # nobody listens; it cannot say so either
+            if ended.status and not silent:
+                assert ended.status == 70, ended
+                assert [line.split(": ")[0] for line in told] == ["wt", "hint"], ended
+            ends[stage.check(point)] += 1
+        except AssertionError as failure:
+            wrong.append(f"{point}: {failure}")
+    assert not wrong, "\n".join([f"{stage.verb}: {len(wrong)} of {len(points)}", *wrong[:20]])
+    return ends
+
+
 def sample(points: list[Point], count: int) -> list[Point]:
     """Some points; another set for every seed."""
     chance = random.Random(SEED)
@@ -385,7 +405,17 @@ def test_a_command_is_killed_at_every_point(world: World, verb: str) -> None:
     stage = Stage(world, verb)
     points = sample(stage.points, POINTS)
     ends = killed_at(stage, points)
-    print(f"{verb}: {len(points)} points, {ends}")
+    print(f"{verb}: {len(points)} of {len(stage.points)} points, {ends}")
+
+
+@pytest.mark.torture
+@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("error", ["ENOSPC", "EROFS"])
+def test_the_disk_fails_a_command_at_every_point(world: World, verb: str, error: str) -> None:
+    stage = Stage(world, verb)
+    points = sample(stage.points, POINTS)
+    ends = failed_at(stage, points, error)
+    print(f"{verb}: {error} at {len(points)} of {len(stage.points)} points, {ends}")
 
 
 # ------------------------------------------------------------------------------------------------------- many at once

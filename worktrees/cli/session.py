@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 INTERRUPTED = 130
 BROKEN_PIPE = 141
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
+# What git gave up again by failing, and a little more.
+_NO_ROOM_BYTES = 1 << 16
 
 
 class ReaderGone(Exception):
@@ -49,6 +51,11 @@ class Session:
 
             self._boss = Boss(".", **settings)
         return self._boss
+
+    @property
+    def common_dir(self) -> Path | None:
+        """The repository's directory, when we know by now which it is."""
+        return self._boss.repo.common_dir if self._boss is not None else None
 
     @property
     def out(self) -> Terminal:
@@ -157,7 +164,7 @@ def _caught(session: Session, call: Callable[[Session], int]) -> int:
     except (BrokenPipeError, ReaderGone):
         raise
     except GitFailed as error:
-        return session.fail(disk_trouble_of_git(error))
+        return session.fail(disk_trouble_of_git(error, session.common_dir))
     except WorktreesError as error:
         return session.fail(error)
     except OSError as error:
@@ -188,14 +195,27 @@ def of_the_system(error: OSError) -> WorktreesError:
     return StateBroken(f"the system said `{said}`{where}", code="disk-failed", hint="wt doctor", details=details)
 
 
-def disk_trouble_of_git(error: GitFailed) -> WorktreesError:
-    """The same for what git met. git has no status of its own for it: its words choose the hint, never the outcome."""
+def disk_trouble_of_git(error: GitFailed, common_dir: Path | None = None) -> WorktreesError:
+    """The same for what git met. git has no status of its own for it: its words choose the hint, never the outcome.
+
+    Of a ref it could not write it says just that, so then the disk of `common_dir` is asked.
+    """
     for number in (errno.ENOSPC, errno.EROFS):
-        if os.strerror(number).encode() in error.stderr:
+        if os.strerror(number).encode() in error.stderr or (number == errno.ENOSPC and _is_full(common_dir)):
             found = of_the_system(OSError(number, os.strerror(number)))
             found.details = {**error.details, **found.details}
             return found
     return error
+
+
+def _is_full(directory: Path | None) -> bool:
+    if directory is None:
+        return False
+    try:
+        disk = os.statvfs(directory)
+    except OSError:
+        return False
+    return disk.f_bavail * disk.f_frsize < _NO_ROOM_BYTES or (disk.f_files > 0 and disk.f_favail == 0)
 
 
 def report_bug(error: BaseException, words: list[str]) -> WorktreesError:

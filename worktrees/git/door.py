@@ -152,6 +152,18 @@ def version() -> tuple[int, ...]:
     return number
 
 
+def temporary_place() -> str:
+    """Where temporary files go: the first of TMPDIR and the system's places that can be written to.
+
+    To be named in every call of `tempfile`, which else finds one by writing to place after place, and the last of them
+    is the current directory: the boss's checkout.
+    """
+    named = [os.environ.get(name, "") for name in ("TMPDIR", "TEMP", "TMP")]
+    places = [place for place in (*named, "/tmp", "/var/tmp") if os.path.isabs(place)]  # noqa: S108
+    # Where there is none, the first says why not.
+    return next((place for place in places if os.access(place, os.W_OK | os.X_OK)), places[0])
+
+
 def _place(
     git_dir: Path | str | None,
     work_tree: Path | str | None,
@@ -237,7 +249,7 @@ class Process:
     ) -> None:
         self.args = _shown(args)
         # A file, not a pipe: nobody reads warnings during the conversation, and a full pipe would stop it.
-        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
+        self._stderr = tempfile.TemporaryFile(dir=temporary_place())  # noqa: SIM115 - lives as long as the process
         # GIT_FLUSH: answers come when asked for, not when a buffer is full.
         self._process: subprocess.Popen[bytes] = subprocess.Popen(
             _command(args, config, durable=False),

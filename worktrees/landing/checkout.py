@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from worktrees.errors import Busy, GitFailed, Refused
-from worktrees.git import ObjectStore, Repo, TreeEntry
+from worktrees.git import ObjectStore, Repo, TreeEntry, temporary_place
 from worktrees.git.objects import SUBMODULE_MODE
 from worktrees.model import Oid, RepoPath, path_text
 from worktrees.store import sync_directory
@@ -235,7 +235,7 @@ def _with_entries(
     """A tree with some entries replaced."""
     if not entries:
         return tree
-    with tempfile.TemporaryDirectory(prefix="wt-tree-") as scratch:
+    with tempfile.TemporaryDirectory(prefix="wt-tree-", dir=temporary_place()) as scratch:
         index = Path(scratch, "index")
         repo.git("read-tree", tree, index=index, env=env)
         _set_entries(repo, index, entries)
@@ -452,7 +452,7 @@ def _settle_files(
     root = os.fsencode(work_tree(repo))
     settled: dict[RepoPath, TreeEntry | None] = {}
     kept: list[RepoPath] = []
-    with tempfile.TemporaryDirectory(prefix="wt-finish-") as scratch:
+    with tempfile.TemporaryDirectory(prefix="wt-finish-", dir=temporary_place()) as scratch:
         before, after = Path(scratch, "before"), Path(scratch, "after")
         _spread(repo, store, start, [path for path, (old, _) in doubtful.items() if old], before)
         _spread(repo, store, end, [path for path, (_, new) in doubtful.items() if new], after)

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from worktrees.errors import Refused
-from worktrees.git import ObjectStore, Repo, read_commit
+from worktrees.git import ObjectStore, Repo, read_commit, temporary_place
 from worktrees.landing.checkout import Look, copy_index, look, with_store
 from worktrees.model import Oid, RepoPath
 
@@ -97,7 +97,7 @@ def checkpoint(store: ObjectStore, repo: Repo, message: str, *, ref: str | None 
     Durable when it returns. Raises: Refused `operation-in-progress`; GitFailed for a file that cannot be read.
     """
     store.ensure(repo)
-    with tempfile.TemporaryDirectory(prefix="wt-checkpoint-") as scratch:
+    with tempfile.TemporaryDirectory(prefix="wt-checkpoint-", dir=temporary_place()) as scratch:
         captured = capture(store, repo, Path(scratch, "index"))
     return name_state(store, captured, message, ref=ref)
 
@@ -129,7 +129,7 @@ def ignored_at(repo: Repo, store: ObjectStore, tree: Oid, paths: Sequence[RepoPa
     """Which of these paths are ignored under the `.gitignore` files of a tree and the user's own excludes."""
     listed = store.git("ls-tree", "-r", "-z", "--full-tree", tree).records
     rules = [record.partition(b"\t") for record in listed if record.endswith((b"/.gitignore", b"\t.gitignore"))]
-    with tempfile.TemporaryDirectory(prefix="wt-ignored-") as scratch:
+    with tempfile.TemporaryDirectory(prefix="wt-ignored-", dir=temporary_place()) as scratch:
         for fields, _, path in rules:
             mode, _, oid = fields.decode("ascii").split(" ")
             if mode.startswith("100"):

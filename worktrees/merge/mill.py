@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import NamedTuple, NoReturn
 
 from worktrees.errors import GitFailed, NotFound
-from worktrees.git import ObjectStore, Process, Repo, reader
+from worktrees.git import ObjectStore, Process, Repo, reader, temporary_place
 from worktrees.model import Conflict, Oid, path_base64, path_text
 
 _SETTINGS = (
@@ -144,7 +144,7 @@ def _conflicts(path: bytes, kinds: list[str]) -> list[Conflict]:
 def grinding(repo: Repo, store: ObjectStore, onto: Oid, identity: tuple[str, str]) -> Iterator[Mill]:
     """Starts both processes in a view of the store that shows them the attributes of `onto` and nothing else."""
     store.ensure(repo)
-    with tempfile.TemporaryDirectory(prefix="wt-merge-") as scratch:
+    with tempfile.TemporaryDirectory(prefix="wt-merge-", dir=temporary_place()) as scratch:
         view, tree = Path(scratch, "git"), Path(scratch, "tree")
         _make_view(repo, store, view)
         _show_attributes(store, onto, tree)
