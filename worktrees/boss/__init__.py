@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from worktrees import changes, config, isolation, jobs, setup
 from worktrees.boss import diagnosis
+from worktrees.boss.guarding import Guarding
 from worktrees.boss.homecoming import Homecoming
 from worktrees.boss.judgement import (
     candidate,
@@ -69,7 +70,7 @@ JobList = builtins.list[Job]  # `list` is a verb below
 Stream = Literal["stdout", "stderr"]
 
 
-class Boss(Homecoming):
+class Boss(Homecoming, Guarding):
     """The verbs, for the repository around `path`.
 
     Keyword arguments are settings of the call (`k_write=4`), the layer above all others. `notices` holds what the

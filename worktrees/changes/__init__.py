@@ -13,7 +13,7 @@ In the order of a job's life:
 What cannot be captured is named in the findings and makes the change set unverified; nothing is dropped silently.
 """
 
-from worktrees.changes.audit import audit, fingerprint
+from worktrees.changes.audit import audit, expecting, fingerprint
 from worktrees.changes.changeset import change_set, overlaps
 from worktrees.changes.ignored import keep_ignored
 from worktrees.changes.outside import checkout_fingerprint, edited_since, outside_edits
@@ -30,6 +30,7 @@ __all__ = [
     "change_set",
     "checkout_fingerprint",
     "edited_since",
+    "expecting",
     "fingerprint",
     "is_sensitive",
     "keep_ignored",

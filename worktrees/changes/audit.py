@@ -21,7 +21,7 @@ from worktrees.changes.scan import Notes
 from worktrees.model import Audit
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator
+    from collections.abc import Collection, Iterable, Iterator, Mapping
 
     from worktrees.git import Repo
 
@@ -31,6 +31,7 @@ _ALL = "all refs"
 _MEANWHILE = "; you or another job may have done it"
 _POINTER = "workspace/.git"
 _STORE = "wt-state/store.git"
+_GUARD = "wt-state/guard"
 # Lines that the boss's own `git push -u` and the like write, and that run nothing.
 _HARMLESS_SECTION = re.compile(r'\[branch "[^"\\]+"\]')
 _HARMLESS_LINE = re.compile(
@@ -53,6 +54,18 @@ def fingerprint(repo: Repo, workspace: Path | None = None, admin_dir: Path | Non
     `admin_dir` is the workspace's own directory below `worktrees/`. Costs one read of each loose ref.
     """
     return _look(repo, workspace, admin_dir, _user_files())
+
+
+def expecting(before: dict[str, Any], files: Mapping[str, list[Any]], config: bytes | None) -> dict[str, Any]:
+    """A fingerprint for which these states of files are no finding either: changes of our own, made meanwhile.
+
+    `files` are names below the git directory with their state, [] for gone; `config` is the configuration's new text.
+    """
+    expected = {name: list(states) for name, states in before.get("expected", {}).items()}
+    for name, state in files.items():
+        expected.setdefault(name, []).append(state)
+    texts = [*before.get("expectedConfig", ()), *([config.decode("latin-1")] if config is not None else [])]
+    return {**before, "expected": expected, "expectedConfig": texts}
 
 
 def _look(
@@ -123,6 +136,7 @@ def _vital(repo: Repo, workspace: Path | None, user_files: Iterable[Path]) -> It
         yield f"{_STORE}/{name}", common / _STORE / name
     for directory in ("hooks", "info"):
         yield from _below(common, f"{_STORE}/{directory}")
+    yield from _below(common, _GUARD)
     for entry in _names(common / "worktrees"):
         for name in ("gitdir", "commondir", "HEAD", "locked", "config.worktree", "logs/HEAD", *_OPEN_OPERATIONS):
             yield f"worktrees/{entry}/{name}", common / "worktrees" / entry / name
@@ -223,6 +237,7 @@ _BY_PLACE = (
     ("hooks:", _HOOKS),
     ("info/", _Rule("info-changed", False, "{} changed: git sees other files as ignored or present")),
     ("reftable/", _Rule("refs-moved", False, f"refs moved{_MEANWHILE}")),
+    (f"{_GUARD}/", _HOOKS),
     (f"{_STORE}/", _Rule("store-changed", True, "{} of wt's own store changed")),
     ("modules/", _Rule("config-changed", True, "{} of a submodule's repository changed: it can run programs")),
     ("user:", _Rule("user-config-changed", True, "the user's {} changed: it can run programs")),
@@ -276,8 +291,11 @@ class _Comparison:
     def files(self) -> None:
         """Findings about the files themselves."""
         old, new = self.before["files"], self.after["files"]
+        ours = self.before.get("expected", {})
         for name in sorted(old.keys() | new.keys()):
-            if old.get(name, []) != new.get(name, []) and (rule := self._rule(name)) is not None:
+            if new.get(name, []) in (old.get(name, []), *ours.get(name, ())):
+                continue
+            if (rule := self._rule(name)) is not None:
                 self.note(rule, name)
 
     def _rule(self, name: str) -> _Rule | None:
@@ -293,8 +311,9 @@ class _Comparison:
 
     def _config_is_harmless(self) -> bool:
         modes = [side["files"]["config"][:1] for side in (self.before, self.after)]
-        old, new = (_weighty(side["config"]) for side in (self.before, self.after))
-        return modes[0] == modes[1] and old is not None and old == new
+        texts = [self.before["config"], *self.before.get("expectedConfig", ())]
+        new = _weighty(self.after["config"])
+        return modes[0] == modes[1] and new is not None and new in map(_weighty, texts)
 
     def _worktree_rule(self, name: str) -> _Rule | None:
         _, entry, file = name.split("/", 2)

@@ -17,6 +17,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
     "Start work": {
         "spawn": ("spawning", "Run a command in a fresh workspace, or open one for yourself."),
         "setup": ("setup", "Show or approve setup commands; adopt a worktree of your own."),
+        "hooks": ("hooks", "Refuse commits in workspaces, also beside hooks of yours."),
     },
     "Watch it": {
         "list": ("watching", "List jobs, one line each."),

@@ -219,6 +219,41 @@ class Configuration(Value):
     settings: list[Setting] = []
 
 
+class GuardedWorkspace(Value):
+    """The workspace of a job that is not done, and which guards refuse commits there.
+
+    `environment`: its worker was started with the guard; `installed`: whatever the environment of whoever is there.
+    """
+
+    job_id: JobId
+    name: str | None = None
+    workspace: str | None = None
+    environment: bool = False
+    installed: bool = False
+
+
+class Hooks(Value):
+    """`hooks install`, `status`, `uninstall`: the guard beside the user's own hooks.
+
+    `config` is git's configuration, in which a few lines lead linked worktrees to `directory`; from there git goes on
+    to `chained`, the user's hooks in `former` (relative to the top of a worktree if so configured). `changed` are files
+    that this call wrote or removed, or would have. `commit` is what one of the caller's would meet, `jobId` the job in
+    whose workspace he stands.
+    """
+
+    installed: bool
+    config: str
+    directory: str
+    former: str
+    chained: list[str] = []
+    dry_run: bool = False
+    changed: list[str] = []
+    workspaces: list[GuardedWorkspace] = []
+    job_id: JobId | None = None
+    commit: Literal["refused", "passes"] = "passes"
+    refused_by: list[Literal["environment", "installed"]] = []
+
+
 class SetupCommand(Value):
     """A command that runs before each worker; one of the repository file only once its text is approved."""
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         Event,
         FileChange,
         Finding,
+        Hooks,
         Merged,
         Operation,
         Outcome,
@@ -343,6 +344,37 @@ def setup_text(found: SetUp, out: Terminal) -> str:
         modules = f" and {counted(len(found.submodules), 'submodule')}" if found.submodules else ""
         lines.append(f"Brought {brought}{modules}.")
     return "\n".join(lines) or "Nothing to set up: no setup commands, and this is the main worktree."
+
+
+def hooks_text(found: Hooks, out: Terminal) -> str:
+    """What was changed, where the guard is in force, and what a commit would meet."""
+    lines = []
+    if found.changed:
+        lines.append(("Would change " if found.dry_run else "Changed ") + counted(len(found.changed), "file") + ":")
+        lines += [f"  {shown(path)}" for path in found.changed]
+    if found.installed:
+        lines.append(f"Installed for linked worktrees, by lines in {shown(found.config)}.")
+    else:
+        lines.append("Not installed; workers have the guard by their environment. To install: wt hooks install")
+    if found.chained:
+        names = ", ".join(map(shown, found.chained))
+        lines.append(f"Your own hooks in {shown(found.former)} run as before: {names}.")
+    if found.workspaces:
+        rows = [
+            (
+                shown(item.name or item.job_id),
+                "guarded" if item.environment else "by wt setup --env",
+                "refused" if item.installed else out.paint("passes", "yellow"),
+            )
+            for item in found.workspaces
+        ]
+        lines.append(table(("JOB", "ITS WORKER", "ANYBODY ELSE'S COMMIT"), rows, out))
+    by = " and ".join(
+        {"environment": "your environment", "installed": "the installed hooks"}[by] for by in found.refused_by
+    )
+    where = f"in the workspace of {found.job_id}" if found.job_id else "here"
+    lines.append(f"A commit {where} is refused by {by}." if by else f"A commit {where} passes.")
+    return "\n".join(lines)
 
 
 def diagnosis_text(found: Diagnosis, out: Terminal) -> str:

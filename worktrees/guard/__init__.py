@@ -18,6 +18,8 @@ Hooks. Copies of the guard's hooks lie in the state directory; git finds them th
 that applies to this one repository only (`includeIf.gitdir`), so repositories the worker makes for its tests are free
 and no byte of the user's configuration changes. A newer git (2.54) also runs the one that watches refs when a call
 turns hooks off (`-c core.hooksPath=/dev/null`), since it is configured by name as well; older ones pass over that.
+
+`installed` puts the same hooks in force for whoever stands in a workspace without that environment.
 """
 
 from __future__ import annotations
@@ -93,14 +95,24 @@ def mark(
     inherited: Mapping[str, str] = MappingProxyType({}),
 ) -> dict[str, str]:
     """The variables that make a process a worker, guard included; configuration it inherited stays in force."""
-    # The git directory itself, and those of linked work trees below it.
-    place = re.sub(r"([*?\[\]\\])", r"\\\1", os.fspath(common_dir))
-    guard = [(f"includeIf.gitdir:{pattern}.path", os.fspath(hooks / "guard.cfg")) for pattern in (place, place + "/")]
+    guard = _include(common_dir, hooks)
     pairs = [pair for pair in _configured(inherited) if pair not in guard] + guard
     settings = {"GIT_CONFIG_COUNT": str(len(pairs))}
     for number, (key, value) in enumerate(pairs):
         settings |= {f"GIT_CONFIG_KEY_{number}": key, f"GIT_CONFIG_VALUE_{number}": value}
     return {"WT_JOB": job, "WT_WORKFLOW": workflow, "WT_WORKSPACE": os.fspath(workspace), **settings}
+
+
+def is_armed(environment: Mapping[str, str], common_dir: Path, state_root: Path) -> bool:
+    """Whether git in such an environment asks the guard in this repository."""
+    wanted = _include(common_dir, state_root / "hooks" / HOOKS_VERSION)
+    return bool(environment.get("WT_JOB")) and set(wanted) <= set(_configured(environment))
+
+
+def _include(common_dir: Path, hooks: Path) -> list[tuple[str, str]]:
+    # The git directory itself, and those of linked work trees below it.
+    place = re.sub(r"([*?\[\]\\])", r"\\\1", os.fspath(common_dir))
+    return [(f"includeIf.gitdir:{pattern}.path", os.fspath(hooks / "guard.cfg")) for pattern in (place, place + "/")]
 
 
 def _configured(environment: Mapping[str, str]) -> list[tuple[str, str]]:
@@ -115,9 +127,7 @@ def install_hooks(state_root: Path) -> Path:
     """Puts the guard's hooks and configuration into the state directory, or back if they were changed; their place."""
     target = state_root / "hooks" / HOOKS_VERSION
     target.mkdir(parents=True, exist_ok=True, mode=0o700)
-    wanted = {
-        path.name: (path.read_bytes(), 0o700) for path in _source().iterdir() if not path.name.startswith((".", "_"))
-    }
+    wanted = {name: (content, 0o700) for name, content in sources().items()}
     wanted["guard.cfg"] = (_configuration(target), 0o600)
     for name, (content, mode) in wanted.items():
         path = target / name
@@ -128,9 +138,14 @@ def install_hooks(state_root: Path) -> Path:
     return target
 
 
+def sources() -> dict[str, bytes]:
+    """The guard's hooks, and the rule they share, by name."""
+    return {path.name: path.read_bytes() for path in _source().iterdir() if not path.name.startswith((".", "_"))}
+
+
 def _source() -> Path:
     """The hooks: beside the package in a checkout, inside it in an installed wheel."""
-    package = Path(__file__).parent
+    package = Path(__file__).parent.parent
     installed = package / "_hooks"
     return installed if installed.is_dir() else package.parent / "hooks"
 
