@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from tests.kit import Answer, RepoKit, Wt
-from worktrees.cli.session import disk_trouble_of_git
 from worktrees.errors import GitFailed
 from worktrees.git import discover, temporary_place
+from worktrees.render.failures import disk_trouble_of_git
 
 Refuses = Callable[..., Answer]
 

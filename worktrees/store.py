@@ -11,6 +11,7 @@ writer per file; readers take no lock: a JSON record arrives by rename, a line a
     workflows/<wf>/workflow.json
     workflows/<wf>/jobs/<job>/          job.json spec.json launch.json alive supervisor.json worker.json exit.json
                                         lease.json cancel.json stdout.log stderr.log events.jsonl changes.json
+    requests/<digest>                   the job that a call made which may come twice
     trash/                              removed workspaces on their way out
 
 This module imports only the standard library at the top, and little of that, because `wt list` loads it; the lock

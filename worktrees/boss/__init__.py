@@ -188,13 +188,21 @@ class Boss(Homecoming, Guarding):
         any: bool = False,  # noqa: A002 - the contract's word
         timeout_seconds: float | None = None,
         workflow: str | None = None,
+        acknowledge: bool = True,
     ) -> Waited:
-        """Blocks until all jobs are done, or any that was not returned before; a time-out cancels nothing."""
+        """Blocks until all jobs are done, or any that was not returned before; a time-out cancels nothing.
+
+        Without `acknowledge` the one returned for `any` counts as not returned.
+        """
         self._boss_only("wait")
         self.mend_jobs()
         chosen = jobs.resolve(self.state, words) if words else jobs.load_all(self.state, self._name(workflow))
         waited = jobs.wait(
-            self.place, [job.job_id for job in chosen], mode="any" if any else "all", timeout_seconds=timeout_seconds
+            self.place,
+            [job.job_id for job in chosen],
+            mode="any" if any else "all",
+            timeout_seconds=timeout_seconds,
+            acknowledge=acknowledge,
         )
         return Waited(
             jobs=[*waited.completed, *waited.pending],

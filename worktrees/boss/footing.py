@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast, get_args
 from worktrees import config, isolation, jobs, landing
 from worktrees.boss.judgement import layers, lost
 from worktrees.errors import NotFound, Refused, Usage
-from worktrees.jobs import looks, removal
+from worktrees.jobs import looks, removal, requests
 from worktrees.jobs.ledger import left_out
 from worktrees.model import Baseline, DirtyPolicy, Job, JobId, JobSpec, Notice, Workflow, WorkflowName
 
@@ -123,6 +123,18 @@ class Footing:
 
     def _submit(
         self, spec: JobSpec, baseline: Baseline, *, opened_at: Baseline, isolation: Isolation | None = None
+    ) -> tuple[Workflow, Job]:
+        """Records a job, or finds the one that the same request made before."""
+        if spec.request_key is None:
+            return self._submit_new(spec, baseline, opened_at=opened_at, isolation=isolation)
+        with requests.serialised(self.state, timeout_seconds=self.settings.lock_timeout_seconds):
+            if made := requests.find(self.state, spec.request_key):
+                job = jobs.load(self.state, made)
+                return jobs.load_workflow(self.state, job.workflow_id), job
+            return self._submit_new(spec, baseline, opened_at=opened_at, isolation=isolation)
+
+    def _submit_new(
+        self, spec: JobSpec, baseline: Baseline, *, opened_at: Baseline, isolation: Isolation | None
     ) -> tuple[Workflow, Job]:
         """Records a job; a workflow that had to be opened for it goes again when the job cannot be made."""
         workflow, opened = self._join(spec.workflow, opened_at)

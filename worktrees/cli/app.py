@@ -47,6 +47,9 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "workflow": ("ending", "List or close workflows."),
         "doctor": ("about", "Find and mend what a crash left; never deletes work."),
     },
+    "From other programs": {
+        "mcp": ("hosting", "Serve these verbs to a host that speaks MCP."),
+    },
     "About": {
         "demo": ("about", "Watch a whole run on a throw-away repository."),
         "config": ("about", "Show every setting and where it comes from."),

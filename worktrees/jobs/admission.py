@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING
 
 from worktrees import config
 from worktrees.errors import Busy, NotFound, Refused, Usage, WorktreesError
-from worktrees.jobs import leases, records, room, settlement
+from worktrees.jobs import leases, records, requests, room, settlement
 from worktrees.jobs.workflow import load_workflow, rewrite
 from worktrees.store import AliveLock, new_id, now, read_json, seconds_of, timestamp, write_bytes, write_json
 
@@ -90,6 +90,8 @@ def submit(
         alive = AliveLock(directory / "alive").take()
         _hold_start(place, job, workflow)
         _write_spec(place, directory, spec, settings, env)
+        if spec.request_key is not None:
+            requests.note(place.state, spec.request_key, directory)
         with place.state.lock(
             f"workflow-{name}", purpose=f"submit {job_id}", timeout_seconds=settings.lock_timeout_seconds
         ):

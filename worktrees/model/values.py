@@ -287,7 +287,10 @@ class Operation(Value):
 
 
 class JobSpec(Value):
-    """What a caller asks of one job; everything unset follows the settings."""
+    """What a caller asks of one job; everything unset follows the settings.
+
+    A second request with the same `request_key` gives the job of the first.
+    """
 
     name: str | None = None
     task: str | None = None
@@ -304,3 +307,4 @@ class JobSpec(Value):
     environment: dict[str, str] = {}
     sparse: list[str] = []
     stdin: str | None = None
+    request_key: str | None = None

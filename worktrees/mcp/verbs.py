@@ -1,0 +1,210 @@
+"""The tools of what comes after the work: look at changes, merge them, take that back, let go."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from mcp.types import CallToolResult
+from pydantic import Field
+
+from worktrees.mcp.ground import Ground
+from worktrees.mcp.saying import Cursor, Directory, JobWord, Where, answered, tool
+from worktrees.mcp.shapes import (
+    MOST_CHARACTERS,
+    DiffPage,
+    Dropped,
+    LogPage,
+    MergeAnswer,
+    Operated,
+    OverlapsPage,
+    fit,
+    offset_of,
+    page,
+    piece,
+)
+from worktrees.model import Merged
+
+Jobs = Annotated[
+    list[str] | None,
+    Field(description="Ids or names. Default: every job of the open workflow whose work has not landed."),
+]
+
+
+class VerbTools:
+    """The tools of one server."""
+
+    def __init__(self, ground: Ground) -> None:
+        self.ground = ground
+
+    # ------------------------------------------------------------------------------------------------------- looking
+    @tool
+    def wt_diff(
+        self,
+        jobId: JobWord,
+        view: Annotated[
+            Literal["files", "patch"], Field(description="The changed files, or git's patch. Default: files.")
+        ] = "files",
+        cursor: Cursor = None,
+        workingDirectory: Where = None,
+    ) -> Annotated[CallToolResult, DiffPage]:
+        """Show what a job really changed, from the files and not from its words; also while it runs.
+
+        A page at a time: go on with nextCursor. `reportedButUntouched` and `touchedButUnreported` name where the
+        worker's own account differs, `audit` what it did to git.
+        """
+        boss = self.ground.boss_of([jobId], workingDirectory)
+        found = boss.diff(jobId, patch=view == "patch")
+        changed = found.change_set.dump()
+        files, patch, rest = changed["files"], None, None
+        changed["files"] = []
+        if view == "patch":
+            patch, after = piece(found.patch or "", offset_of(cursor), most=MOST_CHARACTERS - 3000)
+            rest = str(after) if after is not None else None
+        else:
+            changed["files"], rest = page(files, cursor, lambda file: file, most=MOST_CHARACTERS * 2 // 3)
+        answer = DiffPage(change_set=found.change_set, total_files=len(files), patch=patch, next_cursor=rest).dump()
+        answer["changeSet"] = changed
+        lists = ("reported", "reportedButUntouched", "touchedButUnreported", "ignoredCreated", "audit.findings")
+        return answered(fit(answer, *(f"changeSet.{name}" for name in lists)), patch or None)
+
+    @tool
+    def wt_overlap(
+        self, jobIds: Jobs = None, cursor: Cursor = None, workingDirectory: Where = None
+    ) -> Annotated[CallToolResult, OverlapsPage]:
+        """Tell which jobs touch the same paths, and what would not merge: job with job, each job with your branch.
+
+        Running jobs are looked at as they are now. Changes nothing; ask it before wt_merge. A page at a time: conflicts
+        come first, then overlaps that merge.
+        """
+        boss = self.ground.boss_of(jobIds or [], workingDirectory)
+        found = boss.overlap(*jobIds or [])
+        both: list[Any] = [*found.conflicts, *found.overlaps]
+        taken, rest = page(both, cursor, lambda item: item.dump(), most=MOST_CHARACTERS - 300)
+        conflicts = [item for item in taken if item in found.conflicts]
+        return answered(
+            OverlapsPage(
+                overlaps=[item for item in taken if item not in conflicts],
+                conflicts=conflicts,
+                total_overlaps=len(found.overlaps),
+                total_conflicts=len(found.conflicts),
+                next_cursor=rest,
+            )
+        )
+
+    @tool
+    def wt_log(self, cursor: Cursor = None, workingDirectory: Directory = None) -> Annotated[CallToolResult, LogPage]:
+        """List merges, rollbacks, undos and drops, the newest first; a page at a time."""
+        operations = self.ground.boss(workingDirectory).log()
+        taken, rest = page(operations, cursor, lambda item: item.dump(), most=MOST_CHARACTERS - 200)
+        return answered(LogPage(operations=taken, next_cursor=rest))
+
+    # -------------------------------------------------------------------------------------------------------- moving
+    @tool
+    def wt_merge(
+        self,
+        jobIds: Annotated[
+            list[str] | None,
+            Field(
+                description="Ids or names, merged in this order whatever their result. "
+                "Default: every job of the open workflow that succeeded and has not landed, in completion order."
+            ),
+        ] = None,
+        strategy: Annotated[
+            Literal["three-way", "rebase", "squash"], Field(description="Default: three-way.")
+        ] = "three-way",
+        onConflict: Annotated[
+            Literal["stop", "skip"],
+            Field(description="stop: nothing lands when a job conflicts. skip: the others land. Default: stop."),
+        ] = "stop",
+        onOverlap: Annotated[
+            Literal["allow", "refuse"],
+            Field(description="refuse: nothing lands when two jobs changed one path. Default: allow."),
+        ] = "allow",
+        into: Annotated[str | None, Field(description="Branch to merge into. Default: the one checked out.")] = None,
+        message: Annotated[str | None, Field(description="Commit message. Default: made from the tasks.")] = None,
+        dryRun: Annotated[bool, Field(description="Say what would happen; change nothing. Default: false.")] = False,
+        workflow: Annotated[str | None, Field(description="The workflow, when several are open.")] = None,
+        workingDirectory: Where = None,
+    ) -> Annotated[CallToolResult, MergeAnswer]:
+        """Merge finished jobs into your branch, all or nothing; wt_undo takes it back.
+
+        A conflict is an answer, not an error: landed is false, nothing has moved, and `steps` name the job, its paths
+        and kinds. Your uncommitted edits stay; a merge that would overwrite one is refused.
+        """
+        boss = self.ground.boss_of(jobIds or [], workingDirectory)
+        merged = boss.merge(
+            *jobIds or [],
+            workflow=workflow,
+            into=into,
+            message=message,
+            strategy=strategy,
+            on_conflict=onConflict,
+            on_overlap=onOverlap,
+            dry_run=dryRun,
+        )
+        answer = MergeAnswer(**dict(merged), hint=_advice(merged), warnings=boss.notices).dump()
+        answer["omitted"] = {}
+        for step in answer["steps"]:
+            kept = step["conflicts"][:50]
+            if gone := len(step["conflicts"]) - len(kept):
+                answer["omitted"]["conflicts"] = answer["omitted"].get("conflicts", 0) + gone
+            step["conflicts"] = kept
+        return answered(fit(answer, "overlaps", "warnings", "steps"))
+
+    @tool
+    def wt_rollback(
+        self,
+        to: Annotated[
+            str | None, Field(description="What this operation left, such as op-000017. Default: the workflow's start.")
+        ] = None,
+        workflow: Annotated[str | None, Field(description="The workflow, when several are open.")] = None,
+        workingDirectory: Directory = None,
+    ) -> Annotated[CallToolResult, Operated]:
+        """Put your branch, index and files back to what was recorded when the workflow opened.
+
+        What that throws away is kept first: wt_undo brings it back. Jobs and their work stay.
+        """
+        boss = self.ground.boss(workingDirectory)
+        done = boss.rollback(to, workflow=workflow)
+        return answered(fit(Operated(**dict(done), warnings=boss.notices).dump(), "jobs", "warnings"))
+
+    @tool
+    def wt_undo(
+        self,
+        operation: Annotated[str | None, Field(description="Such as op-000017. Default: the last one.")] = None,
+        workingDirectory: Directory = None,
+    ) -> Annotated[CallToolResult, Operated]:
+        """Reverse a merge, rollback, drop or undo; an undo can be undone. Refused where it would overwrite an edit."""
+        boss = self.ground.boss(workingDirectory)
+        done = boss.undo(operation)
+        return answered(fit(Operated(**dict(done), warnings=boss.notices).dump(), "jobs", "warnings"))
+
+    @tool
+    def wt_drop(
+        self,
+        jobIds: Annotated[list[str], Field(description="Ids or names of finished jobs.", min_length=1)],
+        force: Annotated[
+            bool,
+            Field(description="Also what no snapshot can hold: special files, files over a limit. Default: false."),
+        ] = False,
+        dryRun: Annotated[bool, Field(description="Say what would happen; change nothing. Default: false.")] = False,
+        workingDirectory: Where = None,
+    ) -> Annotated[CallToolResult, Dropped]:
+        """Give jobs up: their worktrees go and wt_merge passes them by; their work stays as a snapshot (wt_undo)."""
+        boss = self.ground.boss_of(jobIds, workingDirectory)
+        done = boss.drop(*jobIds, dry_run=dryRun, force=force)
+        return answered(fit(Dropped(**dict(done), warnings=boss.notices).dump(), "removals", "warnings"))
+
+
+def _advice(merged: Merged) -> str | None:
+    """What to do about a merge that left something out."""
+    stopped = [step for step in merged.steps if step.outcome == "conflict"]
+    if stopped:
+        words = ", ".join(step.name or step.job_id for step in stopped[:5])
+        return (
+            f"{words} did not merge. Look with wt_diff; then spawn the task again (it starts from the branch as it is "
+            "then) and wt_drop the old job, or merge the others with onConflict skip."
+        )
+    if not merged.steps:
+        return "nothing to merge: no finished job that succeeded is left; see wt_list"
+    return None
