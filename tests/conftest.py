@@ -63,6 +63,8 @@ def seal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Seal]:
         "GIT_EDITOR": "false",
         "GIT_TERMINAL_PROMPT": "0",
         "LC_ALL": "C.UTF-8",
+        # Workers of tests write where the test can see it; the sandbox has tests of its own.
+        "WT_SANDBOX": "none",
     }.items():
         monkeypatch.setenv(name, str(value))
     monkeypatch.setattr(tempfile, "tempdir", None)

@@ -35,7 +35,7 @@ class Hall:
     def __init__(self, repo: RepoKit, **settings: Any) -> None:
         self.repo = repo
         self.changes = settings
-        self.settings = Settings(**{"grace_seconds": 60.0, **settings})
+        self.settings = Settings(**{"grace_seconds": 60.0, "sandbox": os.environ.get("WT_SANDBOX", "auto"), **settings})
         self.place = isolation.place(discover(repo.path), self.settings)
         self.state = self.place.state
         self.state.prepare()

@@ -48,7 +48,7 @@ SCENARIOS = {
 _PARTS = {
     "merge": "s21 s22 s27",
     "shared mode": "s28",
-    "guard and sandbox": "s18 s30",
+    "guard and sandbox": "s18",
     "board": "s32 s33 s34 s35",
     "delegation": "s36 s37",
 }

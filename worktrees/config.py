@@ -77,6 +77,10 @@ class Settings:
     link_directories: tuple[str, ...] = ()
     setup_commands: tuple[str, ...] = ()
     lock_timeout_seconds: float = 30.0
+    sandbox: str = "auto"
+    require_sandbox: bool = False
+    network: bool = True
+    sandbox_writable: tuple[str, ...] = ()
 
     def with_values(self, values: Mapping[str, Any], source: str) -> Settings:
         """These settings with some replaced; names may be `k_read`, `kRead` or `k-read`.
@@ -97,10 +101,14 @@ def _plain(name: str) -> str:
     return re.sub(r"[^a-z]", "", name.lower())
 
 
-_LISTS = {"pass_environment", "link_directories", "setup_commands"}
+_LISTS = {"pass_environment", "link_directories", "setup_commands", "sandbox_writable"}
 # What a worker could otherwise gain by landing a change of the repository file.
-_NOT_FOR_REPOSITORIES = {"passenvironment", "worktreesdirectory"}
-_TEXTS = {"dirty", "isolation", "worktrees_directory"}
+_NOT_FOR_REPOSITORIES = {
+    "passenvironment", "worktreesdirectory", "sandbox", "requiresandbox", "network", "sandboxwritable",
+}  # fmt: skip
+_TEXTS = {"dirty", "isolation", "worktrees_directory", "sandbox"}
+_FLAGS = {"require_sandbox", "network"}
+_TRUTHS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 
 
 def _convert(name: str, value: Any, source: str) -> Any:
@@ -109,6 +117,10 @@ def _convert(name: str, value: Any, source: str) -> Any:
         return tuple(str(word) for word in words if str(word))
     if name in _TEXTS:
         return str(value)
+    if name in _FLAGS:
+        if (truth := _TRUTHS.get(str(value).lower())) is None:
+            raise Usage(f"`{value}` is neither true nor false, in `{name}` of {source}", hint="wt config")
+        return truth
     if name.endswith("_seconds"):
         return duration_seconds(str(value))
     if name.endswith("_bytes"):

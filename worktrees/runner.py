@@ -30,6 +30,8 @@ _SUPERVISOR = os.path.join(os.path.dirname(os.path.abspath(__file__)), "supervis
 class Launch:
     """Everything a supervisor needs; a limit of None or 0 means none.
 
+    `walls` are levels of protection with the words that go before the program's own, to be tried in order: the first
+    that stands is in force and on record. Words end in a program that takes two descriptors (`sandbox.launcher`).
     `settle` is the program a supervisor becomes at its end, with the number of the inherited lock as one more word.
     """
 
@@ -41,6 +43,7 @@ class Launch:
     idle_seconds: float | None = None
     timeout_seconds: float | None = None
     settle: Sequence[str] = field(default=())
+    walls: Sequence[tuple[str, Sequence[str]]] = (("none", ()),)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +115,7 @@ class LocalRunner:
             "idleSeconds": launch.idle_seconds,
             "timeoutSeconds": launch.timeout_seconds,
             "settle": list(launch.settle),
+            "walls": [{"level": level, "words": list(words)} for level, words in launch.walls],
         }
         # ASCII, because words and values that are not UTF-8 hold surrogates.
         write_bytes(job_dir / "launch.json", json.dumps(record).encode("ascii"))

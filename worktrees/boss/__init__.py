@@ -18,6 +18,7 @@ look at its own job (`status`, `diff`), and end it when it is an open one (`sett
 from __future__ import annotations
 
 import builtins
+import contextlib
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -34,7 +35,7 @@ from worktrees.boss.judgement import (
     unfinished,
 )
 from worktrees.errors import NotFound, Refused, WorktreesError
-from worktrees.jobs import admission, baselines, looks, removal
+from worktrees.jobs import admission, baselines, confinement, looks, removal
 from worktrees.jobs.ledger import left_out
 from worktrees.model import (
     Configuration,
@@ -63,6 +64,8 @@ from worktrees.render.text import counted, listed, size
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+
+    from worktrees.isolation import Place
 
     Progress = Callable[[int, int], None] | None
 
@@ -98,6 +101,8 @@ class Boss(Homecoming, Guarding):
             wish: baselines.baseline(self.place, wish[0], wish[1] or self._dirty_policy())
             for wish in {(spec.base, spec.dirty) for spec in specs}
         }
+        if len(specs) == 1:
+            confinement.check(self.state, specs[0], self.settings)
         self.state.prepare()
         self.place.store.ensure(self.repo)
         made: builtins.list[JobId] = []
@@ -124,7 +129,10 @@ class Boss(Homecoming, Guarding):
         if left_out:
             self._notice("dirty-left-out", f"{counted(left_out, 'uncommitted path')} of the checkout left out")
         self._notice_provisions(made)
-        return Spawned(jobs=[jobs.load(self.state, job_id) for job_id in made], failures=failures)
+        spawned = [jobs.load(self.state, job_id) for job_id in made]
+        if said := confinement.unprotected(self.state, self.settings, spawned):
+            self._notice("no-sandbox", said)
+        return Spawned(jobs=spawned, failures=failures)
 
     def adopt(
         self, path: str | Path = ".", *, name: str | None = None, base: str | None = None, workflow: str | None = None
@@ -260,16 +268,18 @@ class Boss(Homecoming, Guarding):
 
         A worker may leave the word out and gets its own.
         """
-        job = self._own(word) if self.worker else self._one(required(word))
-        changed = looks.recorded(self.state, job) or looks.live(self.place, job, self.settings)
-        return Diff(
-            change_set=changed,
-            patch=looks.patch(self.place, changed).decode("utf-8", "backslashreplace") if patch else None,
-        )
+        with self._looking(word) as (place, job):
+            changed = looks.recorded(self.state, job) or looks.live(place, job, self.settings)
+            return Diff(
+                change_set=changed,
+                patch=looks.patch(place, changed).decode("utf-8", "backslashreplace") if patch else None,
+            )
 
     def patch(self, word: str | None = None, *, color: bool = False) -> bytes:
         """The same as git's patch, byte for byte."""
-        return looks.patch(self.place, self.diff(word).change_set, color=color)
+        with self._looking(word) as (place, job):
+            changed = looks.recorded(self.state, job) or looks.live(place, job, self.settings)
+            return looks.patch(place, changed, color=color)
 
     def overlap(self, *words: str) -> Overlaps:
         """Paths that two of these jobs touch, and what does not merge: job with job, and each job with the branch.
@@ -434,6 +444,13 @@ class Boss(Homecoming, Guarding):
         )
 
     # --------------------------------------------------------------------------------------------------------- steps
+    @contextlib.contextmanager
+    def _looking(self, word: str | None) -> Iterator[tuple[Place, Job]]:
+        """A job, and where to look at it from: a worker in a sandbox cannot write where the boss does."""
+        job = self._own(word) if self.worker else self._one(required(word))
+        with looks.writable(self.place) if self.worker else contextlib.nullcontext(self.place) as place:
+            yield place, job
+
     def _name_what_was_not_kept(self, removals: Sequence[Removal]) -> None:
         for item in removals:
             if lost := item.ignored_not_kept:

@@ -24,7 +24,7 @@ from worktrees import changes, config, isolation, jobs, landing, setup
 from worktrees.errors import StateBroken, WorktreesError
 from worktrees.git import refs
 from worktrees.isolation import trash
-from worktrees.jobs import liveness, records, removal
+from worktrees.jobs import confinement, liveness, records, removal
 from worktrees.jobs.settlement import remove_tree
 from worktrees.jobs.workflow import pins
 from worktrees.landing import log
@@ -51,16 +51,18 @@ _GROUPS = ("isolation", "runner", "merge", "agents", "transport", "sandbox")
 def diagnose(place: Place, afterwards: Sequence[Callable[[], object]] | None) -> Diagnosis:
     """What is wrong; with `afterwards`, which is what the boss does when all is settled, it is mended first.
 
-    What cannot be mended is in the answer's findings, with the reason.
+    What cannot be mended is in the answer's findings, with the reason. What can hold workers here is told beside them:
+    that a level is missing is no ailment.
     """
+    sandbox = confinement.report()
     try:
         if not place.state.exists():
-            return Diagnosis(findings=[finding for finding, _ in _plugins(place)])
+            return Diagnosis(findings=[finding for finding, _ in _plugins(place)], sandbox=sandbox)
     except StateBroken as error:
         finding = Finding(code="state-broken", path=os.fspath(place.state.root / "format"), message=error.message)
-        return Diagnosis(findings=[finding])
+        return Diagnosis(findings=[finding], sandbox=sandbox)
     if afterwards is None:
-        return Diagnosis(findings=_look(place))
+        return Diagnosis(findings=_look(place), sandbox=sandbox)
     mended: list[Finding] = []
     stuck: list[Finding] = []
     # The store first, for nothing is captured without it.
@@ -69,7 +71,7 @@ def diagnose(place: Place, afterwards: Sequence[Callable[[], object]] | None) ->
             mended += step(place)
         except (WorktreesError, OSError) as error:
             stuck.append(Finding(code="not-mended", message=_said(error)))
-    return Diagnosis(findings=[*stuck, *_look(place)], mended=mended)
+    return Diagnosis(findings=[*stuck, *_look(place)], mended=mended, sandbox=sandbox)
 
 
 def _settle(place: Place) -> list[Finding]:

@@ -30,6 +30,7 @@ _MOST = 10_000
     wt spawn --name audit --task "audit the parser" --ttl 30m -- ./agent.sh
     wt spawn --name mine                        a workspace for yourself; end it with: wt settle mine
     wt spawn --count 8 --name fuzz -- ./fuzz.sh
+    wt spawn --require-sandbox --no-network -- ./untrusted.sh
     wt spawn --from-file jobs.jsonl             one JSON object a line: {"name": …, "command": […]}
     """,
     allow_interspersed_args=False,
@@ -47,6 +48,9 @@ _MOST = 10_000
     show_default=True,
     help="What the worker may do.",
 )
+@click.option("--sandbox", metavar="LEVEL", help="auto, bubblewrap, landlock or none (default: the setting, auto).")
+@click.option("--require-sandbox", is_flag=True, help="Refuse to start a worker that no sandbox would hold.")
+@click.option("--no-network", is_flag=True, help="Cut the worker's network; refused where nothing can.")
 @click.option("--isolation", metavar="KIND", help="Kind of workspace (default: the setting, worktree).")
 @click.option("--base", metavar="REV", help="Where to start (default: HEAD).")
 @click.option(
@@ -120,6 +124,9 @@ def _wishes(words: dict[str, Any]) -> dict[str, Any]:
         "name": words["name"],
         "task": task,
         "access": words["access"],
+        "sandbox": words["sandbox"],
+        "require_sandbox": words["require_sandbox"],
+        "network": not words["no_network"],
         "isolation": words["isolation"],
         "base": words["base"],
         "dirty": words["dirty"],

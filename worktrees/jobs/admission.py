@@ -9,7 +9,8 @@ A slot is held from `starting` until the exit record is there. Anybody may admit
 stage of a job that ended, any command that reconciles.
 
 Before the worker's program runs, in this order: workspace, setup, index and fingerprint of what capturing will trust,
-private TMPDIR, hooks, lease, launch record.
+private TMPDIR, hooks, lease, walls, launch record. What protection a job must have is asked before anything is made,
+and again when it starts.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from typing import TYPE_CHECKING
 
 from worktrees import config
 from worktrees.errors import Busy, NotFound, Refused, Usage, WorktreesError
-from worktrees.jobs import leases, records, requests, room, settlement
+from worktrees.jobs import confinement, leases, records, requests, room, settlement
 from worktrees.jobs.workflow import load_workflow, rewrite
 from worktrees.store import AliveLock, new_id, now, read_json, seconds_of, timestamp, write_bytes, write_json
 
@@ -62,6 +63,8 @@ def submit(
     from worktrees.model import Job
 
     _check(spec)
+    confinement.check(place.state, spec, settings)
+    settings = confinement.wishes(settings, spec)
     if isolation is None and not config.plugin("isolation", spec.isolation).makes:
         raise Usage(f"no workspace of the kind `{spec.isolation}` can be made", hint="wt spawn --isolation worktree")
     name = workflow.workflow_id
@@ -82,6 +85,7 @@ def submit(
         ttl_seconds=spec.ttl_seconds or settings.ttl_seconds,
         idle_seconds=spec.idle_seconds or settings.idle_seconds,
         timeout_seconds=spec.timeout_seconds or settings.timeout_seconds,
+        network=settings.network or spec.command is None,
         created_at=now(),
     )
     alive = None
@@ -130,6 +134,8 @@ def _check(spec: JobSpec) -> None:
         )
     if spec.command is not None and (not spec.command or not spec.command[0]):
         raise Usage("the command is empty", hint="wt spawn -- COMMAND …")
+    if spec.command is None and (spec.sandbox or spec.require_sandbox or not spec.network):
+        raise Usage("an open workspace has no command to put into a sandbox", hint="wt spawn -- COMMAND …")
     if spec.command is None and spec.agent is not None:
         raise Usage(f"no command is known for the agent `{spec.agent}`", hint="wt spawn -- COMMAND …")
     for word in [*(spec.command or []), *spec.environment, *spec.environment.values()]:
@@ -345,8 +351,10 @@ def _prepare(place: Place, job: Job, directory: Path) -> Launch:
     if port is not None:
         env.update(WT_PORT=str(port), WT_PORT_COUNT=str(spec.settings.port_count))
     leases.grant(directory, job.ttl_seconds)
-    commands, _ = setup.commands_to_run(place.repo, spec.settings)
+    commands = setup.commands_to_run(place.repo, spec.settings)[0] if job.access != "read-only" else []
     argv = setup.with_setup(job.command or [], commands)
+    walls = confinement.walls(place, job, spec.settings, workspace.path, temporary, env)
+    env.update(walls.environment)
     return Launch(
         argv=[*isolation.enter(workspace), *argv],
         env=env,
@@ -356,6 +364,7 @@ def _prepare(place: Place, job: Job, directory: Path) -> Launch:
         idle_seconds=job.idle_seconds,
         timeout_seconds=job.timeout_seconds,
         settle=settling_program(directory),
+        walls=walls.levels,
     )
 
 

@@ -184,6 +184,7 @@ def _derive_running(record: Row, directory: str) -> None:
     if (worker := witness(directory, "worker.json")) is not None:
         record["state"] = "running"
         record["startedAt"] = worker.get("startedAt")
+        record["sandbox"] = worker.get("sandbox", "none")
     if os.path.exists(f"{directory}/exit.json"):
         record["state"] = "settling"
         if why := _content(f"{directory}/settle-error"):

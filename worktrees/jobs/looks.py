@@ -5,7 +5,12 @@ Nothing here changes a record. A live look writes objects into wt's own store th
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shutil
+import tempfile
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from worktrees.errors import Refused
@@ -64,6 +69,9 @@ def live(place: Place, job: Job, settings: Settings) -> ChangeSet:
     from worktrees import changes, isolation
     from worktrees.config import plugin
 
+    directory = place.state.job_dir(job.workflow_id, job.job_id)
+    if place.store.path != place.state.store:
+        directory = _copied(directory, place.store.path.parent)
     workspace = isolation.workspace_of(place, job.job_id)
     if workspace is None:
         word = job.name or job.job_id
@@ -75,12 +83,39 @@ def live(place: Place, job: Job, settings: Settings) -> ChangeSet:
         job.baseline,
         job=job.job_id,
         ref=None,
-        index=place.state.job_dir(job.workflow_id, job.job_id) / "index",
+        index=directory / "index",
         settings=settings,
         candidates=plugin("isolation", job.isolation)().candidates(workspace),
         durable=False,
     )
     return changes.change_set(place.store, job.job_id, job.baseline.start, snapshot, scan=scan)
+
+
+@contextlib.contextmanager
+def writable(place: Place) -> Iterator[Place]:
+    """A place whose store a live look can write to: in a sandbox it is a passing one that leads to wt's."""
+    from worktrees.git import ObjectStore
+
+    try:
+        with tempfile.TemporaryFile(dir=place.store.path / "objects"):
+            pass
+    except OSError:
+        if "TMPDIR" not in os.environ:  # which every worker in a sandbox has
+            raise
+        with tempfile.TemporaryDirectory(prefix="wt-look-", dir=os.environ["TMPDIR"]) as scratch:
+            store = ObjectStore(Path(scratch) / "store.git").ensure(place.repo)
+            with open(store.path / "objects" / "info" / "alternates", "ab") as file:
+                file.write(os.fsencode(place.store.path / "objects") + b"\n")
+            yield replace(place, store=store)
+    else:
+        yield place
+
+
+def _copied(directory: Path, scratch: Path) -> Path:
+    """What a capture needs of a job's directory, where it can be written."""
+    for path in directory.glob("index*"):
+        shutil.copy2(path, scratch / path.name)
+    return scratch
 
 
 def patch(place: Place, changed: ChangeSet, *, color: bool = False) -> bytes:

@@ -35,7 +35,7 @@ from worktrees.store import AliveLock, State, append_line, now, write_bytes, wri
 
 if TYPE_CHECKING:
     from worktrees.isolation import Isolation, Place, Workspace
-    from worktrees.model import Audit, ChangeSet, Job, JobId, Oid, Result
+    from worktrees.model import Audit, ChangeSet, Finding, Job, JobId, Oid, Result
 
 # What only a live job needs; `spec.json` and `launch.json` hold its environment.
 _PASSING = (
@@ -172,6 +172,7 @@ def _captured(
             "started_at": worker.get("startedAt"),
             "exit_code": exit_record["exitCode"],
             "signal": exit_record["signal"],
+            "sandbox": worker.get("sandbox", "none"),
         }
         # Killed in the middle of whatever it was writing, or still writing where nobody can stop it.
         trusted = not exit_record["killed"] and not exit_record["unkillable"]
@@ -183,6 +184,8 @@ def _captured(
         room.measure(job, directory, workspace.path, read_spec(directory).settings)
         if not trusted:
             changes = changes.model_copy(update={"verified": False})
+        if job.access == "read-only" and changes.files:
+            changes = changes.model_copy(update={"audit": _with_findings(changes.audit, [_not_only_read(changes)])})
         told |= {
             "snapshot": changes.snapshot,
             "changed_files": len(changes.files),
@@ -215,6 +218,8 @@ def _outcome(job: Job, exit_record: Mapping[str, Any]) -> tuple[Result, str | No
         return "expired", f"{text} {seconds:g} s" + ("" if why == "idle" else " ran out") if seconds else why
     if why in ("cancel", "force"):
         return "cancelled", "cancelled by force" if why == "force" else "cancelled"
+    if exit_record["execStage"] == "sandbox":
+        return "failed", "its sandbox could not be put up, so nothing was run; see: wt logs"
     if exit_record["execErrno"] is not None:
         what = (job.command or [""])[0] if exit_record["execStage"] == "program" else exit_record["execStage"]
         return "failed", f"cannot start `{what}`: {os.strerror(exit_record['execErrno'])}"
@@ -268,9 +273,31 @@ def _audit(place: Place, directory: Path, job: Job, workspace: Workspace) -> Aud
         place.repo, workspace.path, workspace.git_dir, before, expected=_landings_since(place.state, job.created_at)
     )
     # After damage nothing of git runs in the boss's checkout either.
-    if audit.quarantine or not (outside := changes.outside_edits(place.repo, before.get("checkout", {}))):
+    outside = [] if audit.quarantine else changes.outside_edits(place.repo, before.get("checkout", {}))
+    return _with_findings(audit, [*outside, *_fallen(directory)])
+
+
+def _not_only_read(changes: ChangeSet) -> Finding:
+    """That a job which was to read has written, where no wall stood."""
+    from worktrees.model import Finding
+
+    message = f"the job was read-only and changed {len(changes.files)} files; no sandbox held it"
+    return Finding(code="read-only-changed", path=changes.files[0].path, message=message)
+
+
+def _with_findings(audit: Audit, findings: list[Finding]) -> Audit:
+    if not findings:
         return audit
-    return audit.model_copy(update={"clean": False, "findings": [*audit.findings, *outside]})
+    return audit.model_copy(update={"clean": False, "findings": [*audit.findings, *findings]})
+
+
+def _fallen(directory: Path) -> list[Finding]:
+    """Walls that stood when they were probed and did not when the job started."""
+    from worktrees.model import Finding
+
+    worker = records.witness(directory, "worker.json") or {}
+    message = f"`{{}}` did not start, so the sandbox of this job was: {worker.get('sandbox')}; see wt logs"
+    return [Finding(code="sandbox-fell-back", message=message.format(level)) for level in worker.get("fallen", [])]
 
 
 def _landings_since(state: State, stamp: str) -> set[Oid]:

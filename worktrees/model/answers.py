@@ -198,11 +198,20 @@ class Workflows(Value):
     workflows: list[WorkflowSummary] = []
 
 
+class SandboxLevel(Value):
+    """Whether a level of protection can be put up here; `reason` says why not, or what it lacks."""
+
+    level: str
+    available: bool
+    reason: str | None = None
+
+
 class Diagnosis(Value):
-    """`doctor`: what a crash left, and which of it was mended."""
+    """`doctor`: what a crash left, and which of it was mended; `sandbox` is what can hold workers, strongest first."""
 
     findings: list[Finding] = []
     mended: list[Finding] = []
+    sandbox: list[SandboxLevel] = []
 
 
 class Setting(Value):

@@ -145,7 +145,11 @@ class ChangeSet(Value):
 
 
 class Job(Value):
-    """One worker's work. `state` says where it stands, `result` how it ended."""
+    """One worker's work. `state` says where it stands, `result` how it ended.
+
+    `sandbox` is the level really in force: `bubblewrap`, `landlock`, `sandbox-exec`, or `none`, as it is for a job that
+    has not started and for an open one. `network` is False when the worker was to have none.
+    """
 
     job_id: JobId
     name: str | None = None
@@ -178,6 +182,7 @@ class Job(Value):
     verified: bool | None = None
     quarantined: bool = False
     sandbox: str = "none"
+    network: bool = True
     acknowledged: bool = False
     port: int | None = None
 
@@ -308,3 +313,6 @@ class JobSpec(Value):
     sparse: list[str] = []
     stdin: str | None = None
     request_key: str | None = None
+    sandbox: str | None = None
+    require_sandbox: bool = False
+    network: bool = True

@@ -378,9 +378,12 @@ def hooks_text(found: Hooks, out: Terminal) -> str:
 
 
 def diagnosis_text(found: Diagnosis, out: Terminal) -> str:
-    """What was found and what was mended."""
-    if not found.findings and not found.mended:
-        return "All is well."
+    """What was found and what was mended, and what can hold workers here."""
     lines = findings_lines(found.findings, out)
     lines += [f"mended {line}" for line in findings_lines(found.mended, out)]
-    return "\n".join(lines)
+    levels = [
+        f"{item.level} (not here: {item.reason})" if not item.available
+        else item.level + (f" ({item.reason})" if item.reason else "")
+        for item in found.sandbox
+    ]  # fmt: skip
+    return "\n".join([*(lines or ["All is well."]), f"sandbox: {', '.join(levels) or 'none'}"])

@@ -128,6 +128,13 @@ def word_of(cells: Sequence[str]) -> str:
     return cells[_STATE].partition(" ")[0].rstrip(",")
 
 
+def _sandbox(row: Row) -> str | None:
+    """What holds the worker; nothing to say of an open job, whose worker is whoever comes, or before it starts."""
+    if row["command"] is None or row["state"] in ("queued", "starting"):
+        return None
+    return str(row["sandbox"]) + ("" if row.get("network", True) else ", no network")
+
+
 def job_card(row: Row, out: Terminal, now: float) -> str:
     """Everything worth knowing of one job, a line for each fact that applies."""
     import shlex
@@ -140,7 +147,7 @@ def job_card(row: Row, out: Terminal, now: float) -> str:
         ("task", one_line(row["task"]) if row["task"] else None),
         ("command", shlex.join(row["command"]) if row["command"] else None),
         ("access", row["access"]),
-        ("sandbox", row["sandbox"] if row["sandbox"] != "none" else None),
+        ("sandbox", _sandbox(row)),
         ("workspace", row["workspace"] if row["workspacePresent"] else None),
         ("base", f"{baseline['commit'][:10]} ({baseline['branch'] or 'detached'})" + _left_out(baseline)),
         ("changed", None if row["changedFiles"] is None else counted(row["changedFiles"], "file")),

@@ -3,7 +3,8 @@
 In this order:
 1. read the launch, become its own process (the caller is not our parent), reserve the place of the exit record
 2. signal handlers, then `supervisor.json`; whoever finds it may signal. A cancel recorded before is seen in step 3
-3. fork the worker; it waits until `worker.json` is written, then starts its program
+3. fork the worker; it waits until `worker.json` is written, then starts its program behind the first wall that
+   stands; `worker.json` says which
 4. the ready byte: the caller goes on
 5. pump events; keep cancel, lease, idle and wall-clock limit; TERM, grace, KILL
 6. the worker is dead: kill what it left, until nothing is below us
@@ -41,6 +42,8 @@ _HELD_UP_SECONDS = 1.0
 # How long what cannot be killed (another user's, stuck in a dead disk) is tried.
 _KILL_SECONDS = 10.0
 _RECORD_SECONDS = 30.0
+# A wall that takes longer than this does not stand.
+_WALL_SECONDS = 20.0
 
 
 def run(job_dir: str, alive: int, ready: int) -> NoReturn:
@@ -78,6 +81,8 @@ class Life:
         self.killed = False
         self.kill_at: float | None = None
         self.worker = 0
+        self.level = "none"
+        self.end_report = -1
         self.exec_error: tuple[str, int] | None = None
         self.status: int | None = None
         self.max_rss_bytes: int | None = None
@@ -135,30 +140,75 @@ class Life:
             self.why = "force" if record.get("force") else "cancel"
 
     def _start_worker(self) -> None:
+        """Behind the first wall that stands; when none does, there is no worker and the record says so."""
+        walls = self.launch.get("walls") or [{"level": "none", "words": []}]
+        fallen: list[str] = []
+        for wall in walls:
+            self.level = str(wall["level"])
+            begin = self._fork(wall["words"], fallen)
+            standing = self._hear(begin, walled=bool(wall["words"]))
+            os.close(begin)
+            if standing:
+                break
+            fallen.append(self.level)
+            with contextlib.suppress(OSError):
+                os.kill(self.worker, signal.SIGKILL)
+            os.waitpid(self.worker, 0)
+            os.close(self.end_report)
+            self.worker, self.end_report = 0, -1
+        else:
+            self.exec_error = ("sandbox", errno.EPERM)
+        self.last_growth = kernel.boottime()
+        self.sizes = (0, 0)
+        self.lease_changed = True
+
+    def _fork(self, words: list[str], fallen: list[str]) -> int:
+        """Starts the worker as far as its program; returns where to hear how that goes."""
         go_reading, go_writing = os.pipe()
-        failed_reading, failed_writing = os.pipe()  # closed by a successful exec
+        begin_reading, begin_writing = os.pipe()  # closed by a successful exec
+        end_reading, end_writing = os.pipe()
         append = os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC
         out, err = os.open(self._path("stdout.log"), append), os.open(self._path("stderr.log"), append)
         supervisor = os.getpid()
         self.worker = os.fork()
         if self.worker == 0:
             os.close(go_writing)
-            self._become_worker(supervisor, go_reading, failed_writing, out, err)
-        for fd in (go_reading, failed_writing, out, err):
+            self._become_worker(supervisor, go_reading, begin_writing, end_writing, out, err, words)
+        for fd in (go_reading, begin_writing, end_writing, out, err):
             os.close(fd)
-        disk.write_record(self._path("worker.json"), {**tree.identity(self.worker), "startedAt": timestamp()})
+        os.set_blocking(end_reading, False)
+        self.end_report = end_reading
+        record = {**tree.identity(self.worker), "startedAt": timestamp(), "sandbox": self.level, "fallen": fallen}
+        disk.write_record(self._path("worker.json"), record)
         with contextlib.suppress(BrokenPipeError):
             os.write(go_writing, b"1")
         os.close(go_writing)
-        if failed := os.read(failed_reading, 64):
-            stage, _, number = failed.decode().partition(" ")
-            self.exec_error = (stage, int(number))
-        os.close(failed_reading)
-        self.last_growth = kernel.boottime()
-        self.sizes = (0, 0)
-        self.lease_changed = True
+        return begin_reading
 
-    def _become_worker(self, supervisor: int, go: int, failed: int, out: int, err: int) -> NoReturn:
+    def _hear(self, begin: int, *, walled: bool) -> bool:
+        """Until the program runs or will not; whether the wall it was to run behind stood."""
+        text = b""
+        poller = select.poll()
+        poller.register(begin, select.POLLIN)
+        deadline = kernel.boottime() + _WALL_SECONDS
+        while len(text) < 256:
+            if walled and not poller.poll(max(0.0, deadline - kernel.boottime()) * 1000):
+                return False
+            if not (more := os.read(begin, 64)):
+                break
+            text += more
+        lines = text.decode(errors="replace").splitlines()
+        stood = not walled or "sandboxed" in lines
+        for line in lines:
+            stage, _, number = line.partition(" ")
+            # Before the wall it is the wall that cannot be started, unless the program has too many words for both.
+            if number.isdigit() and (stood or stage != "program" or int(number) == errno.E2BIG):
+                self.exec_error = (stage, int(number))
+        return stood or self.exec_error is not None
+
+    def _become_worker(
+        self, supervisor: int, go: int, begin: int, end: int, out: int, err: int, words: list[str]
+    ) -> NoReturn:
         stage = "session"
         try:
             os.setsid()
@@ -180,11 +230,16 @@ class Life:
             stage = "directory"
             os.chdir(self.launch["cwd"])
             stage = "program"
-            os.execvpe(self.launch["argv"][0], self.launch["argv"], self.launch["env"])
+            argv = self.launch["argv"]
+            if words:
+                argv = [*words, str(begin), str(end), *argv]
+                os.set_inheritable(begin, True)
+                os.set_inheritable(end, True)
+            os.execvpe(argv[0], argv, self.launch["env"])
         except OSError as error:
-            os.write(failed, f"{stage} {error.errno}".encode())
+            os.write(begin, f"{stage} {error.errno}\n".encode())
         except BaseException:  # noqa: BLE001 - a forked child must never return
-            os.write(failed, f"{stage} {errno.EINVAL}".encode())
+            os.write(begin, f"{stage} {errno.EINVAL}\n".encode())
         os._exit(127)
 
     # ------------------------------------------------------------------------------------------------ run
@@ -307,6 +362,8 @@ class Life:
         self.why = why
         self.kill_at = now + float(self.launch["graceSeconds"])
         below = tree.descendants(os.getpid())
+        if self.level == "bubblewrap":  # with which everything behind it would end at once
+            below = [process for process in below if process.pid != self.worker]
         for number in (signal.SIGTERM, signal.SIGCONT):
             tree.send_all(below, number)
             if not below and self.status is None:  # no /proc here
@@ -335,11 +392,34 @@ class Life:
             pause = min(pause * 2, 0.1)
         self.unkillable = 0
 
+    def _ended(self) -> tuple[int | None, int]:
+        """Status of the program, negative for a signal, and how many processes it left behind.
+
+        What wraps it in a namespace only hands on 128 + n; whoever watched it within told more, unless it was killed.
+        """
+        if self.status is None:
+            return None, 0
+        code, left = os.waitstatus_to_exitcode(self.status), len(self.left)
+        if self.level != "bubblewrap":
+            return code, left
+        told = b""
+        with contextlib.suppress(OSError):
+            told = os.read(self.end_report, 256)
+        lines = dict(line.split(" ", 1) for line in told.decode(errors="replace").splitlines() if " " in line)
+        if lines.get("left", "").isdigit():
+            left = int(lines["left"])
+        for word, most, sign in (("exit", 255, 1), ("signal", 64, -1)):
+            if lines.get(word, "").isdigit() and int(lines[word]) <= most:
+                return sign * int(lines[word]), left
+        return (128 - code if code > 128 else code), left
+
     def _record(self) -> None:
-        code = os.waitstatus_to_exitcode(self.status) if self.status is not None else None
+        code, left = self._ended()
         out, err = self.pump.sizes()
         failed = self.exec_error
-        if failed is not None:
+        if failed is not None and failed[0] == "sandbox":
+            code = 125
+        elif failed is not None:
             code = 126 if failed[1] in (errno.EACCES, errno.EPERM, errno.ENOEXEC, errno.E2BIG) else 127
         record = {
             "exitCode": code if code is not None and code >= 0 else None,
@@ -348,7 +428,7 @@ class Life:
             "execStage": failed[0] if failed else None,
             "why": self.why,
             "killed": self.killed,
-            "leftBehind": len(self.left),
+            "leftBehind": left,
             "unkillable": self.unkillable,
             "finishedAt": timestamp(),
             "wallSeconds": round(self.ended - self.began, 3) if self.status is not None else 0.0,
@@ -376,6 +456,7 @@ class Life:
                 "program": self.launch["argv"][0],
                 "directory": self.launch["cwd"],
                 "stdin": self.launch.get("stdin"),
+                "sandbox": "the sandbox",
             }
             error = f"cannot start `{what.get(stage, stage)}`: {os.strerror(number)}"
         try:
