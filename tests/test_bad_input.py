@@ -1,7 +1,9 @@
 """Every kind of bad input: one line that says what is wrong, a hint, the exit status, and nothing half-made."""
 
 import os
+import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -215,10 +217,12 @@ def test_the_nearest_command_and_option_are_suggested(wt: Wt) -> None:
 
 
 @pytest.mark.usefixtures("untouched")
-def test_an_agent_without_an_adapter(wt: Wt) -> None:
-    answer = refused(wt, "spawn", "--agent", "codex", status=69, code="agent-not-found")
+def test_an_agent_whose_program_is_missing(wt: Wt, monkeypatch: pytest.MonkeyPatch) -> None:
+    python, git = (os.path.dirname(path) for path in (sys.executable, shutil.which("git") or ""))
+    monkeypatch.setenv("PATH", f"{python}:{git}")
+    answer = refused(wt, "spawn", "--agent", "codex", "--task", "work", status=69, code="agent-not-found")
 
-    assert "wt spawn -- codex" in answer.stderr
+    assert "hint: npm install --global @openai/codex" in answer.stderr
 
 
 @pytest.mark.usefixtures("untouched")

@@ -5,10 +5,11 @@ top of the main work tree), git config `wt.*`, environment `WT_*`, the call itse
 what type, not what they do.
 
 The repository file can be written by a worker, so it may hold only what cannot run anything. Setup commands it names
-are none of the settings: `setup` reads them by itself, and they run only after approval.
+are none of the settings: `setup` reads them by itself, and they run only after approval. Neither are agents, the tables
+`agents.NAME` of both files: see `agent_tables`.
 
-Strategies are found through entry points (`worktrees.isolation`, `worktrees.runner`, `worktrees.merge`); the built-in
-ones are registered through the same door.
+Strategies are found through entry points (`worktrees.isolation`, `worktrees.runner`, `worktrees.merge`,
+`worktrees.agents`); the built-in ones are registered through the same door.
 """
 
 from __future__ import annotations
@@ -66,6 +67,8 @@ class Settings:
     ttl_seconds: float | None = None
     idle_seconds: float | None = None
     timeout_seconds: float | None = None
+    agent_idle_seconds: float = 1800.0
+    agent_timeout_seconds: float = 6 * 3600.0
     pass_environment: tuple[str, ...] = ()
     max_files: int = 200_000
     max_bytes: int = 4 << 30
@@ -142,17 +145,17 @@ def layers(
     `git_settings` are `wt.*` values of git config without the prefix. Raises: Usage, naming the layer at fault.
     """
     env = os.environ if environment is None else environment
-    home = Path(env.get("XDG_CONFIG_HOME") or Path(env.get("HOME", "/")) / ".config")
-    for path in (home / "wt" / "config.toml", repository_file):
+    user_file = _user_file(env)
+    for path in (user_file, repository_file):
         if path is not None and path.is_file():
-            values = _toml(path)
+            values = {name: value for name, value in _toml(path).items() if name != "agents"}
             if path == repository_file:
                 values = {name: value for name, value in values.items() if _plain(name) != "setupcommands"}
                 for name in values:
                     if _plain(name) in _NOT_FOR_REPOSITORIES:
                         raise Usage(
                             f"`{path}` may not set `{name}`: a repository file cannot reach outside the repository",
-                            hint=f"set it in `{home / 'wt' / 'config.toml'}` or by: git config wt.{_plain(name)} VALUE",
+                            hint=f"set it in `{user_file}` or by: git config wt.{_plain(name)} VALUE",
                         )
             yield f"`{path}`", values
     if git_settings:
@@ -161,6 +164,25 @@ def layers(
     named = {name[3:]: value for name, value in env.items() if name.startswith("WT_") and _plain(name[3:]) in known}
     if named:
         yield "the environment", named
+
+
+def _user_file(env: Mapping[str, str]) -> Path:
+    return Path(env.get("XDG_CONFIG_HOME") or Path(env.get("HOME", "/")) / ".config") / "wt" / "config.toml"
+
+
+def agent_tables(
+    repository_file: Path | None, environment: Mapping[str, str] | None = None
+) -> Iterator[tuple[Path, bool, dict[str, Any]]]:
+    """Agents defined in files, the user's own first: the file, whether it is the repository's, and the tables by name.
+
+    Raises: Usage for a file that is not TOML or has no tables there.
+    """
+    for path in (_user_file(os.environ if environment is None else environment), repository_file):
+        if path is not None and path.is_file():
+            tables = _toml(path).get("agents", {})
+            if not isinstance(tables, dict) or not all(isinstance(table, dict) for table in tables.values()):
+                raise Usage(f"`agents` of `{path}` holds no tables", hint='[agents.mine] argv = ["mine", "{prompt}"]')
+            yield path, path == repository_file, tables
 
 
 def load(

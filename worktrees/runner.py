@@ -33,6 +33,7 @@ class Launch:
     `walls` are levels of protection with the words that go before the program's own, to be tried in order: the first
     that stands is in force and on record. Words end in a program that takes two descriptors (`sandbox.launcher`).
     `settle` is the program a supervisor becomes at its end, with the number of the inherited lock as one more word.
+    `dialect` names how the worker's stdout is read: None for lines of text.
     """
 
     argv: Sequence[str]
@@ -44,6 +45,7 @@ class Launch:
     timeout_seconds: float | None = None
     settle: Sequence[str] = field(default=())
     walls: Sequence[tuple[str, Sequence[str]]] = (("none", ()),)
+    dialect: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +118,7 @@ class LocalRunner:
             "timeoutSeconds": launch.timeout_seconds,
             "settle": list(launch.settle),
             "walls": [{"level": level, "words": list(words)} for level, words in launch.walls],
+            "dialect": launch.dialect,
         }
         # ASCII, because words and values that are not UTF-8 hold surrogates.
         write_bytes(job_dir / "launch.json", json.dumps(record).encode("ascii"))

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from worktrees import changes, config, isolation, jobs, setup
-from worktrees.boss import diagnosis
+from worktrees.boss import diagnosis, hiring
 from worktrees.boss.guarding import Guarding
 from worktrees.boss.homecoming import Homecoming
 from worktrees.boss.judgement import (
@@ -86,7 +86,7 @@ class Boss(Homecoming, Guarding):
     def spawn(self, command: Sequence[str] | None = None, **wishes: Any) -> Job:
         """Starts one job, or opens a workspace when there is no command; returns at once.
 
-        `wishes` are fields of `JobSpec`: `name`, `task`, `access`, `base`, `dirty`, `workflow`, `ttl_seconds`, ...
+        `wishes` are fields of `JobSpec`: `name`, `task`, `agent`, `access`, `base`, `dirty`, `workflow`, ...
         """
         return self.spawn_many([JobSpec(command=builtins.list(command) if command else None, **wishes)]).jobs[0]
 
@@ -102,7 +102,7 @@ class Boss(Homecoming, Guarding):
             for wish in {(spec.base, spec.dirty) for spec in specs}
         }
         if len(specs) == 1:
-            confinement.check(self.state, specs[0], self.settings)
+            confinement.check(self.state, specs[0], self.settings, hiring.hire(self.repo, specs[0]))
         self.state.prepare()
         self.place.store.ensure(self.repo)
         made: builtins.list[JobId] = []
@@ -111,7 +111,8 @@ class Boss(Homecoming, Guarding):
         for index, spec in enumerate(specs):
             baseline = starts[spec.base, spec.dirty]
             try:
-                workflow, job = self._submit(spec, baseline, opened_at=baseline)
+                agent = hiring.hire(self.repo, spec)
+                workflow, job = self._submit(spec, baseline, opened_at=baseline, agent=agent)
             except WorktreesError as error:
                 if len(specs) == 1:
                     raise
@@ -233,6 +234,7 @@ class Boss(Homecoming, Guarding):
         return Outcome(
             job=job,
             final_message=looks.final_message(self.state, job),
+            **looks.run(self.state, job),
             output=logs.stdout if logs else None,
             error_output=logs.stderr if logs else None,
             change_set=changed,
@@ -407,12 +409,18 @@ class Boss(Homecoming, Guarding):
         return diagnosis.diagnose(self.place, [self._note_landings] if fix else None)
 
     def set_up(self, *, approve: bool = False) -> SetUp:
-        """Which setup commands there are; `approve` records the user's consent to those of the repository file."""
+        """Which setup commands there are, and agents the repository file defines, as text.
+
+        `approve` records the user's consent to those of the repository file.
+        """
         self._boss_only("setup")
         asked = setup.repository_commands(self.repo)
+        defined = hiring.definitions_to_approve(self.repo)
         if approve:
-            setup.approve(self.repo, asked)
+            setup.approve(self.repo, [*asked, *defined])
         running, waiting = setup.commands_to_run(self.repo, self.settings)
+        for text in defined:
+            (running if setup.is_approved(self.repo, text) else waiting).append(text)
         commands = [SetupCommand(command=command, approved=True) for command in running]
         commands += [SetupCommand(command=command, approved=False) for command in waiting]
         return SetUp(commands=commands)

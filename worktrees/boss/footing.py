@@ -16,6 +16,7 @@ from worktrees.model import Baseline, DirtyPolicy, Job, JobId, JobSpec, Notice, 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from worktrees.agents import Invocation
     from worktrees.git import Repo
     from worktrees.isolation import Isolation
 
@@ -122,25 +123,44 @@ class Footing:
             return jobs.open_workflow(self.place, baseline, name=name, boss_state=boss_state), True
 
     def _submit(
-        self, spec: JobSpec, baseline: Baseline, *, opened_at: Baseline, isolation: Isolation | None = None
+        self,
+        spec: JobSpec,
+        baseline: Baseline,
+        *,
+        opened_at: Baseline,
+        isolation: Isolation | None = None,
+        agent: Invocation | None = None,
     ) -> tuple[Workflow, Job]:
         """Records a job, or finds the one that the same request made before."""
         if spec.request_key is None:
-            return self._submit_new(spec, baseline, opened_at=opened_at, isolation=isolation)
+            return self._submit_new(spec, baseline, opened_at=opened_at, isolation=isolation, agent=agent)
         with requests.serialised(self.state, timeout_seconds=self.settings.lock_timeout_seconds):
             if made := requests.find(self.state, spec.request_key):
                 job = jobs.load(self.state, made)
                 return jobs.load_workflow(self.state, job.workflow_id), job
-            return self._submit_new(spec, baseline, opened_at=opened_at, isolation=isolation)
+            return self._submit_new(spec, baseline, opened_at=opened_at, isolation=isolation, agent=agent)
 
     def _submit_new(
-        self, spec: JobSpec, baseline: Baseline, *, opened_at: Baseline, isolation: Isolation | None
+        self,
+        spec: JobSpec,
+        baseline: Baseline,
+        *,
+        opened_at: Baseline,
+        isolation: Isolation | None,
+        agent: Invocation | None,
     ) -> tuple[Workflow, Job]:
         """Records a job; a workflow that had to be opened for it goes again when the job cannot be made."""
         workflow, opened = self._join(spec.workflow, opened_at)
         try:
             return workflow, jobs.submit(
-                self.place, workflow, spec, self.settings, os.environ, baseline=baseline, isolation=isolation
+                self.place,
+                workflow,
+                spec,
+                self.settings,
+                os.environ,
+                baseline=baseline,
+                isolation=isolation,
+                agent=agent,
             )
         except BaseException:
             if opened:

@@ -96,6 +96,24 @@ class JobWord(click.ParamType):  # type: ignore[type-arg]
         return [CompletionItem(word, help=state) for word, state in words if word.startswith(incomplete)]
 
 
+class AgentName(click.ParamType):  # type: ignore[type-arg]
+    """The name of an agent; completes from those there are."""
+
+    name = "agent"
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """Built-in ones and those of configuration files."""
+        from click.shell_completion import CompletionItem
+
+        from worktrees.boss import Boss, hiring
+
+        try:
+            names = hiring.names(Boss(".").repo)
+        except Exception:  # noqa: BLE001 - a completion that fails stays silent
+            return []
+        return [CompletionItem(name) for name in names if name.startswith(incomplete)]
+
+
 class Duration(click.ParamType):  # type: ignore[type-arg]
     """`30m`, `1h30m`, `90` as seconds."""
 
@@ -110,6 +128,7 @@ class Duration(click.ParamType):  # type: ignore[type-arg]
 
 
 JOB = JobWord()
+AGENT = AgentName()
 DURATION = Duration()
 
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
-from worktrees.cli.options import DURATION, verb
-from worktrees.errors import HonestNo, PeerFailed, Usage
+from worktrees.cli.options import AGENT, DURATION, verb
+from worktrees.errors import HonestNo, Usage
 from worktrees.model import Access, DirtyPolicy
 from worktrees.render.text import counted, listed
 
@@ -27,11 +27,13 @@ _MOST = 10_000
     "spawn",
     examples="""
     wt spawn -- make test
-    wt spawn --name audit --task "audit the parser" --ttl 30m -- ./agent.sh
+    wt spawn --agent codex --name parser --task "make the parser accept tabs"
+    wt spawn --agent claude --access read-only --task-file audit.md --model opus
+    wt spawn --name audit --ttl 30m -- ./agent.sh "audit the parser"
     wt spawn --name mine                        a workspace for yourself; end it with: wt settle mine
     wt spawn --count 8 --name fuzz -- ./fuzz.sh
     wt spawn --require-sandbox --no-network -- ./untrusted.sh
-    wt spawn --from-file jobs.jsonl             one JSON object a line: {"name": …, "command": […]}
+    wt spawn --from-file jobs.jsonl             one JSON object a line: {"name": …, "agent": …, "task": …}
     """,
     allow_interspersed_args=False,
 )
@@ -40,7 +42,12 @@ _MOST = 10_000
 @click.option(
     "--task-file", metavar="FILE", type=click.Path(dir_okay=False), help="Read the task from FILE (`-`: stdin)."
 )
-@click.option("--agent", metavar="NAME", help="Start an agent program.")
+@click.option("--agent", metavar="NAME", type=AGENT, help="Start an agent program with the task; see: wt agents.")
+@click.option("--model", metavar="MODEL", help="The agent's model.")
+@click.option("--effort", metavar="LEVEL", help="How hard its model is to think, in the program's own words.")
+@click.option(
+    "--agent-arg", "agent_arguments", metavar="WORD", multiple=True, help="One more word for its program; repeatable."
+)
 @click.option(
     "--access",
     type=click.Choice(get_args(Access)),
@@ -74,8 +81,9 @@ _MOST = 10_000
 def spawn(session: Session, command: tuple[str, ...], count: int | None, from_file: str | None, **words: Any) -> int:
     """Run a command in a fresh workspace, or open one for yourself.
 
-    Returns at once; the worker runs on by itself, also when this terminal closes. Without a command the workspace is
-    for the caller, who ends it with `wt settle`.
+    Returns at once; the worker runs on by itself, also when this terminal closes. With `--agent` the command is that of
+    an agent program, which is told the task. Without either the workspace is for the caller, who ends it with
+    `wt settle`.
     """
     wishes = _wishes(words)
     if from_file is not None:
@@ -105,12 +113,6 @@ def spawn(session: Session, command: tuple[str, ...], count: int | None, from_fi
 
 def _wishes(words: dict[str, Any]) -> dict[str, Any]:
     """The options as fields of a job specification."""
-    if words["agent"]:
-        raise PeerFailed(
-            f"there is no adapter for the agent `{words['agent']}`",
-            code="agent-not-found",
-            hint=f"give its command instead: wt spawn -- {words['agent']} ARGUMENTS",
-        )
     if words["task"] is not None and words["task_file"] is not None:
         raise Usage("`--task` and `--task-file` exclude each other", hint="wt spawn --help")
     task = words["task"] if words["task_file"] is None else _read(words["task_file"], "--task-file").strip()
@@ -123,6 +125,10 @@ def _wishes(words: dict[str, Any]) -> dict[str, Any]:
     wishes = {
         "name": words["name"],
         "task": task,
+        "agent": words["agent"],
+        "model": words["model"],
+        "effort": words["effort"],
+        "agent_arguments": list(words["agent_arguments"]),
         "access": words["access"],
         "sandbox": words["sandbox"],
         "require_sandbox": words["require_sandbox"],

@@ -33,11 +33,15 @@ from worktrees.jobs.workflow import load_workflow, rewrite
 from worktrees.store import AliveLock, new_id, now, read_json, seconds_of, timestamp, write_bytes, write_json
 
 if TYPE_CHECKING:
+    from typing import Any
+
+    from worktrees.agents import Invocation
     from worktrees.config import Settings
     from worktrees.isolation import Isolation, Place, Workspace
     from worktrees.model import Baseline, Job, JobId, JobSpec, Workflow
     from worktrees.runner import Launch
 
+_SCHEMA = "report-schema.json"
 # Names are typed in shells and stand in commit messages and tables.
 _NAME = re.compile(r"[^\s\x00-\x1f\x7f`'\"\\-][^\s\x00-\x1f\x7f`'\"\\]{0,99}")
 
@@ -52,18 +56,21 @@ def submit(
     *,
     baseline: Baseline | None = None,
     isolation: Isolation | None = None,
+    agent: Invocation | None = None,
 ) -> Job:
     """Records a job: `queued` with a command, `open` (workspace made before it returns) without one. Starts nothing.
 
     `baseline` is the workflow's own unless the job has another base; `env` is the boss's environment, of which the
     worker gets what `guard` lets pass. `isolation` is that of an open job whose kind is told more than its name.
+    `agent` is how the agent of the specification is started.
     Raises: Usage; Refused `name-taken`, `workflow-closed`, `disk-budget`; for an open job whatever making its workspace
     raises, and then there is no job.
     """
     from worktrees.model import Job
 
-    _check(spec)
-    confinement.check(place.state, spec, settings)
+    _check(spec, agent)
+    command = list(agent.argv) if agent is not None else spec.command
+    confinement.check(place.state, spec, settings, agent)
     settings = confinement.wishes(settings, spec)
     if isolation is None and not config.plugin("isolation", spec.isolation).makes:
         raise Usage(f"no workspace of the kind `{spec.isolation}` can be made", hint="wt spawn --isolation worktree")
@@ -78,14 +85,19 @@ def submit(
         workflow_id=name,
         task=spec.task,
         agent=spec.agent,
-        command=spec.command,
+        model=spec.model,
+        effort=spec.effort,
+        agent_arguments=spec.agent_arguments,
+        command=command,
         access=spec.access,
         isolation=spec.isolation,
         baseline=start,
         ttl_seconds=spec.ttl_seconds or settings.ttl_seconds,
-        idle_seconds=spec.idle_seconds or settings.idle_seconds,
-        timeout_seconds=spec.timeout_seconds or settings.timeout_seconds,
-        network=settings.network or spec.command is None,
+        idle_seconds=spec.idle_seconds or settings.idle_seconds or (settings.agent_idle_seconds if agent else None),
+        timeout_seconds=spec.timeout_seconds
+        or settings.timeout_seconds
+        or (settings.agent_timeout_seconds if agent else None),
+        network=settings.network or command is None,
         created_at=now(),
     )
     alive = None
@@ -93,17 +105,17 @@ def submit(
         # From the beginning: a directory without a record is what a dead submitter left, unless somebody holds this.
         alive = AliveLock(directory / "alive").take()
         _hold_start(place, job, workflow)
-        _write_spec(place, directory, spec, settings, env)
+        _write_spec(place, directory, spec, settings, env, agent)
         if spec.request_key is not None:
             requests.note(place.state, spec.request_key, directory)
         with place.state.lock(
             f"workflow-{name}", purpose=f"submit {job_id}", timeout_seconds=settings.lock_timeout_seconds
         ):
             job = _in_line(place, job, settings)
-            if spec.command is None:
+            if command is None:
                 job = records.changed(job, state="starting")
             records.write(directory, job)
-        if spec.command is None:
+        if command is None:
             job = _open(place, job, directory, isolation)
     except BaseException:
         _forget(place, job, directory)
@@ -126,7 +138,7 @@ def _new_directory(place: Place, workflow: Workflow) -> tuple[JobId, Path]:
             return job_id, directory
 
 
-def _check(spec: JobSpec) -> None:
+def _check(spec: JobSpec, agent: Invocation | None) -> None:
     if spec.name is not None and (not _NAME.fullmatch(spec.name) or spec.name.startswith("j-")):
         raise Usage(
             f"`{spec.name}` is no name for a job",
@@ -134,11 +146,11 @@ def _check(spec: JobSpec) -> None:
         )
     if spec.command is not None and (not spec.command or not spec.command[0]):
         raise Usage("the command is empty", hint="wt spawn -- COMMAND …")
-    if spec.command is None and (spec.sandbox or spec.require_sandbox or not spec.network):
+    if spec.command is None and agent is None and (spec.sandbox or spec.require_sandbox or not spec.network):
         raise Usage("an open workspace has no command to put into a sandbox", hint="wt spawn -- COMMAND …")
-    if spec.command is None and spec.agent is not None:
+    if spec.command is None and spec.agent is not None and agent is None:
         raise Usage(f"no command is known for the agent `{spec.agent}`", hint="wt spawn -- COMMAND …")
-    for word in [*(spec.command or []), *spec.environment, *spec.environment.values()]:
+    for word in [*(agent.argv if agent else spec.command or []), *spec.environment, *spec.environment.values()]:
         if "\0" in word:
             raise Usage(f"`{word.split(chr(0))[0]}…` holds a NUL byte", hint="take it out")
     for variable in spec.environment:
@@ -167,17 +179,38 @@ def _hold_start(place: Place, job: Job, workflow: Workflow) -> None:
         )
 
 
-def _write_spec(place: Place, directory: Path, spec: JobSpec, settings: Settings, env: Mapping[str, str]) -> None:
+def _write_spec(
+    place: Place,
+    directory: Path,
+    spec: JobSpec,
+    settings: Settings,
+    env: Mapping[str, str],
+    agent: Invocation | None,
+) -> None:
     """What is needed when a slot frees, in whatever process that will be."""
     from worktrees import guard
 
+    has_stdin = spec.stdin is not None
     if spec.stdin is not None:
         shutil.copyfile(spec.stdin, directory / "stdin")
+    elif agent is not None and agent.stdin is not None:
+        has_stdin = True
+        write_bytes(directory / "stdin", agent.stdin.encode("utf-8", "surrogateescape"))
+    if agent is not None and agent.schema is not None:
+        write_json(directory / _SCHEMA, dict(agent.schema))
     repo = place.repo
     record = {
         "sparse": spec.sparse,
-        "stdin": os.fspath(directory / "stdin") if spec.stdin is not None else None,
+        "stdin": os.fspath(directory / "stdin") if has_stdin else None,
         "environment": guard.base_environment(env, spec.environment, settings.pass_environment),
+        "agent": {
+            "dialect": agent.dialect,
+            "values": dict(agent.values),
+            "environment": dict(agent.environment),
+            "ownSandbox": agent.own_sandbox,
+        }
+        if agent is not None
+        else None,
         "settings": asdict(settings),
         "place": {
             "commonDir": os.fspath(repo.common_dir),
@@ -351,9 +384,11 @@ def _prepare(place: Place, job: Job, directory: Path) -> Launch:
     if port is not None:
         env.update(WT_PORT=str(port), WT_PORT_COUNT=str(spec.settings.port_count))
     leases.grant(directory, job.ttl_seconds)
+    words = _fill(job, directory, workspace, spec.agent, env) if spec.agent else job.command or []
     commands = setup.commands_to_run(place.repo, spec.settings)[0] if job.access != "read-only" else []
-    argv = setup.with_setup(job.command or [], commands)
-    walls = confinement.walls(place, job, spec.settings, workspace.path, temporary, env)
+    argv = setup.with_setup(words, commands)
+    nests = bool(spec.agent.get("ownSandbox"))
+    walls = confinement.walls(place, job, spec.settings, workspace.path, temporary, env, nests=nests)
     env.update(walls.environment)
     return Launch(
         argv=[*isolation.enter(workspace), *argv],
@@ -365,7 +400,19 @@ def _prepare(place: Place, job: Job, directory: Path) -> Launch:
         timeout_seconds=job.timeout_seconds,
         settle=settling_program(directory),
         walls=walls.levels,
+        dialect=spec.agent.get("dialect"),
     )
+
+
+def _fill(job: Job, directory: Path, workspace: Workspace, agent: Mapping[str, Any], env: dict[str, str]) -> list[str]:
+    """The words of an agent's command, placeholders filled; variables the agent wants are set unless the caller did."""
+    from worktrees import agents
+
+    known = {"workspace": os.fspath(workspace.path), "job": job.job_id, "schema": os.fspath(directory / _SCHEMA)}
+    values = {**agent["values"], **known}
+    for name, value in agent["environment"].items():
+        env.setdefault(name, agents.fill(value, values))
+    return [agents.fill(word, values) for word in job.command or []]
 
 
 def environment(place: Place, job: Job, inherited: Mapping[str, str]) -> dict[str, str]:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
+    from worktrees.agents import Invocation
     from worktrees.config import Settings
     from worktrees.isolation import Place
     from worktrees.model import Job, JobSpec, SandboxLevel
@@ -67,14 +68,15 @@ def wishes(settings: Settings, spec: JobSpec) -> Settings:
     )
 
 
-def check(state: State, spec: JobSpec, settings: Settings) -> None:
+def check(state: State, spec: JobSpec, settings: Settings, agent: Invocation | None) -> None:
     """Refuses a job that could only run with less protection than it must have; costs nothing when all is allowed.
 
+    `agent` is how the agent of the specification is started, None for a job without one.
     Raises: Usage; Refused `sandbox-unavailable`.
     """
-    if spec.command is not None:
-        wished = wishes(settings, spec)
-        _chosen(state, wished, spec.access, sandbox.needs_of(spec.agent, spec.command, {}).nests)
+    if agent is not None or spec.command is not None:
+        nests = agent.own_sandbox if agent else sandbox.needs_of(None, spec.command or [], {}).nests
+        _chosen(state, wishes(settings, spec), spec.access, nests)
 
 
 def _chosen(state: State, settings: Settings, access: str, nests: bool) -> tuple[list[str], Levels]:  # noqa: FBT001
@@ -99,12 +101,19 @@ class Walls:
 
 
 def walls(
-    place: Place, job: Job, settings: Settings, workspace: Path, temporary: Path, environment: Mapping[str, str]
+    place: Place,
+    job: Job,
+    settings: Settings,
+    workspace: Path,
+    temporary: Path,
+    environment: Mapping[str, str],
+    *,
+    nests: bool = False,
 ) -> Walls:
-    """What a job is started behind. Raises: Refused `sandbox-unavailable`."""
+    """What a job is started behind; with `nests` its agent confines itself. Raises: Refused `sandbox-unavailable`."""
     command = job.command or []
     needs = sandbox.needs_of(job.agent, command, environment)
-    chosen, found = _chosen(place.state, settings, job.access, needs.nests)
+    chosen, found = _chosen(place.state, settings, job.access, nests or needs.nests)
     if chosen == ["none"]:
         return Walls([("none", ())], {})
     cache = temporary / "cache" if job.access == "read-only" else _cache(place, environment)

@@ -135,6 +135,12 @@ def final_message(state: State, job: Job) -> str | None:
     return settlement.final_message(state.job_dir(job.workflow_id, job.job_id)) or None
 
 
+def run(state: State, job: Job) -> dict[str, Any]:
+    """What an agent's program told of its run, as fields of `Outcome`; empty for other jobs."""
+    told = settlement.run(state.job_dir(job.workflow_id, job.job_id))
+    return {"session": told.get("session"), "usage": told.get("usage")} if told else {}
+
+
 def logs(state: State, job: Job, *, most_bytes: int = _TAIL_BYTES) -> Logs:
     """The end of a job's raw output as text."""
     from worktrees.model import Logs

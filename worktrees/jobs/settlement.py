@@ -39,7 +39,8 @@ if TYPE_CHECKING:
 
 # What only a live job needs; `spec.json` and `launch.json` hold its environment.
 _PASSING = (
-    "launch.json", "spec.json", "stdin", "lease.json", "cancel.json", "fingerprint.json", "settle-error",
+    "launch.json", "spec.json", "stdin", "report-schema.json", "lease.json", "cancel.json", "fingerprint.json",
+    "settle-error",
 )  # fmt: skip
 
 
@@ -52,6 +53,7 @@ class Spec:
     sparse: list[str]
     stdin: str | None
     place: Mapping[str, Any]
+    agent: Mapping[str, Any]
 
 
 def read_spec(directory: Path) -> Spec:
@@ -69,6 +71,7 @@ def read_spec(directory: Path) -> Spec:
         sparse=record.get("sparse", []),
         stdin=record.get("stdin"),
         place=record.get("place", {}),
+        agent=record.get("agent") or {},
     )
 
 
@@ -165,7 +168,7 @@ def _captured(
     told: dict[str, Any] = {"finished_at": now()}
     trusted = True
     if exit_record is not None:
-        result, reason = _outcome(job, exit_record)
+        result, reason = _outcome(job, exit_record, run(directory).get("failure"))
         worker = records.witness(directory, "worker.json") or {}
         told = {
             "finished_at": exit_record["finishedAt"],
@@ -203,8 +206,8 @@ def _captured(
     return done, changes
 
 
-def _outcome(job: Job, exit_record: Mapping[str, Any]) -> tuple[Result, str | None]:
-    """How a job ended, and why for people."""
+def _outcome(job: Job, exit_record: Mapping[str, Any], failure: str | None) -> tuple[Result, str | None]:
+    """How a job ended, and why for people; `failure` is what its agent's output says of it."""
     why, code, number = exit_record["why"], exit_record["exitCode"], exit_record["signal"]
     limits = {
         "ttl": ("its lease of", job.ttl_seconds),
@@ -225,6 +228,8 @@ def _outcome(job: Job, exit_record: Mapping[str, Any]) -> tuple[Result, str | No
         return "failed", f"cannot start `{what}`: {os.strerror(exit_record['execErrno'])}"
     if number is not None:
         return "failed", f"ended by signal {number} ({_signal_name(number)})"
+    if failure is not None:  # some agents end with status 0 when their turn failed
+        return "failed", failure if code == 0 else f"ended with status {code}: {failure}"
     return ("succeeded", None) if code == 0 else ("failed", f"ended with status {code}")
 
 
@@ -344,6 +349,11 @@ def final_message(directory: Path) -> str | None:
     """A worker's last words, None while its events are not complete."""
     event = last_event(directory)
     return str(event["content"]) if event is not None and event["type"] == "final" else None
+
+
+def run(directory: Path) -> dict[str, Any]:
+    """What the dialect of an agent's output knows of its run: `session`, `usage`, `failure`; empty for other jobs."""
+    return dict((last_event(directory) or {}).get("run") or {})
 
 
 def end_events(directory: Path, reason: str) -> None:

@@ -139,6 +139,7 @@ __all__ = [
     "Step",
     "StepOutcome",
     "Text",
+    "Usage",
     "Value",
     "Version",
     "Waited",

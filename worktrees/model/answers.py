@@ -64,11 +64,27 @@ class Waited(Value):
     pending: list[JobId] = []
 
 
+class Usage(Value):
+    """What an agent's run used, as its program counts it; None for what it does not tell."""
+
+    input_tokens: int | None = None
+    cached_input_tokens: int | None = None
+    cache_write_tokens: int | None = None
+    output_tokens: int | None = None
+    reasoning_tokens: int | None = None
+    cost_usd: float | None = None
+
+
 class Outcome(Value):
-    """`result`: how a job ended and what it really did. `output` is the end of its stdout, asked for with `--full`."""
+    """`result`: how a job ended and what it really did. `output` is the end of its stdout, asked for with `--full`.
+
+    `session` and `usage` are what an agent's program told of its run; of a session that was resumed, Codex counts all.
+    """
 
     job: Job
     final_message: str | None = None
+    session: str | None = None
+    usage: Usage | None = None
     output: str | None = None
     error_output: str | None = None
     change_set: ChangeSet | None = None

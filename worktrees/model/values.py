@@ -156,6 +156,10 @@ class Job(Value):
     workflow_id: WorkflowName
     task: str | None = None
     agent: str | None = None
+    model: str | None = None
+    effort: str | None = None
+    agent_arguments: list[str] = []
+    resumes: JobId | None = None
     command: list[str] | None = None
     access: Access = "workspace-write"
     isolation: str = "worktree"
@@ -294,12 +298,18 @@ class Operation(Value):
 class JobSpec(Value):
     """What a caller asks of one job; everything unset follows the settings.
 
+    With `agent` there is a task and no command; `model`, `effort` and `agent_arguments` go to its program, and `resume`
+    is a job of the same agent whose work and session it continues.
     A second request with the same `request_key` gives the job of the first.
     """
 
     name: str | None = None
     task: str | None = None
     agent: str | None = None
+    model: str | None = None
+    effort: str | None = None
+    agent_arguments: list[str] = []
+    resume: str | None = None
     command: list[str] | None = None
     access: Access = "workspace-write"
     isolation: str = "worktree"

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         SetUp,
         Spawned,
         Step,
+        Usage,
         Workflows,
     )
     from worktrees.render.text import Terminal
@@ -140,13 +141,39 @@ def outcome_text(outcome: Outcome, out: Terminal, now: float) -> str:
     """A card, the last words, the change set, the end of the output."""
     parts = [job_card(outcome.job.dump(), out, now)]
     if outcome.final_message:
-        parts.append(out.paint("Last words", "bold") + "\n" + _indented(outcome.final_message))
+        parts.append(out.paint("Last words", "bold") + "\n" + _indented(_report(outcome.final_message)))
+    if outcome.usage is not None:
+        parts.append(out.paint("Used", "bold") + "\n  " + _used(outcome.usage))
     if outcome.change_set is not None:
         parts.append(out.paint("Changes", "bold") + "\n" + changes_text(outcome.change_set, out))
     for title, text in (("Output", outcome.output), ("Error output", outcome.error_output)):
         if text:
             parts.append(out.paint(title, "bold") + "\n" + _indented(text))
     return "\n\n".join(parts)
+
+
+def _report(message: str) -> str:
+    """The report of a final message that is an object, as agents give it that are held to a schema; else all of it."""
+    if message.startswith("{"):
+        import json
+
+        try:
+            said = json.loads(message).get("summary")
+        except ValueError:
+            return message
+        if isinstance(said, str) and said:
+            return said
+    return message
+
+
+def _used(usage: Usage) -> str:
+    """`1,200 input (50 cached), 20 output tokens, $0.0130`."""
+    counts = [
+        (usage.input_tokens, "input"), (usage.cached_input_tokens, "of it cached"), (usage.output_tokens, "output"),
+        (usage.reasoning_tokens, "reasoning"),
+    ]  # fmt: skip
+    said = ", ".join(f"{number:,} {word}" for number, word in counts if number) or "0"
+    return f"{said} tokens" + (f", ${usage.cost_usd:.4f}" if usage.cost_usd is not None else "")
 
 
 def _indented(text: str) -> str:

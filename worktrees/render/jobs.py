@@ -145,7 +145,8 @@ def job_card(row: Row, out: Terminal, now: float) -> str:
         ("why", row["reason"]),
         ("waits", row["waiting"] if row["state"] == "queued" else None),
         ("task", one_line(row["task"]) if row["task"] else None),
-        ("command", shlex.join(row["command"]) if row["command"] else None),
+        ("agent", _agent(row) if row["agent"] else None),
+        ("command", shlex.join(row["command"]) if row["command"] and not row["agent"] else None),
         ("access", row["access"]),
         ("sandbox", _sandbox(row)),
         ("workspace", row["workspace"] if row["workspacePresent"] else None),
@@ -159,6 +160,11 @@ def job_card(row: Row, out: Terminal, now: float) -> str:
     title = out.paint(row["jobId"], "bold") + (f" {shown(row['name'])}" if row["name"] else "")
     lines = [f"  {out.paint(f'{label:<9}', 'dim')} {shown(value)}" for label, value in facts if value]
     return "\n".join([title, *lines])
+
+
+def _agent(row: Mapping[str, Any]) -> str:
+    """An agent with its model and effort, where they were chosen."""
+    return ", ".join(filter(None, [row["agent"], row.get("model"), row.get("effort")]))
 
 
 def _left_out(baseline: Mapping[str, Any]) -> str:

@@ -7,6 +7,7 @@ milliseconds, stays below 25 MB, and needs nothing that an upgrade could take aw
     disk     whole and durable writes, and a place kept free for the exit record
     kernel   subreaper, parent-death signal, file notification, clocks
     tree     the processes of a job: who they are, how they are signalled
+    dialects what agent programs print, record by record
     pump     stdout and stderr into events
     life     `run`: one worker from start to exit record
     after    `finish`: what is to be done when a supervisor died before it was through

@@ -25,7 +25,8 @@ def finish(job_dir: str, alive: int) -> None:
     worker = disk.read_record(os.path.join(job_dir, "worker.json"))
     exit_path = os.path.join(job_dir, "exit.json")
     record = disk.read_record(exit_path)
-    pump = Pump(job_dir)
+    launch = disk.read_record(os.path.join(job_dir, "launch.json")) or {}
+    pump = Pump(job_dir, launch.get("dialect"))
     if record is None:
         killed = unkillable = 0
         here = {"bootId": tree.boot_id(), "pidNamespace": tree.pid_namespace(), "directory": disk.inode(job_dir)}

@@ -74,7 +74,7 @@ class Life:
         self.launch = launch
         self.ready = ready
         self.exit_record = disk.Reserved(self._path("exit.json"))
-        self.pump = Pump(job_dir)
+        self.pump = Pump(job_dir, launch.get("dialect"))
         self.notifier = kernel.Notifier([self._path("stdout.log"), self._path("stderr.log")])
         self.cancelled = self.forced = self.lease_changed = False
         self.why: str | None = None

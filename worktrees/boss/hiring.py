@@ -1,0 +1,95 @@
+"""Which agent a job names, and how it is started: the steps of `spawn` before anything is made.
+
+An agent's name means, in this order: one of the user's configuration file, one registered under `worktrees.agents`
+(the built-in ones are), one of the repository's `.wt.toml`. The last runs a command that whoever can write the
+repository wrote, so the user approves its exact text first, as with setup commands: `wt setup --approve`.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from worktrees import agents, config, setup
+from worktrees.agents.custom import Custom
+from worktrees.errors import Refused, Usage
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from worktrees.agents import Agent, Invocation
+    from worktrees.git import Repo
+    from worktrees.model import JobSpec
+
+
+def hire(repo: Repo, spec: JobSpec) -> Invocation | None:
+    """How the agent of a job is started; None for a job without one.
+
+    Raises: Usage for an unknown agent and for wishes it cannot fulfil; PeerFailed `agent-not-found` where its program
+    is missing; Refused `agent-not-approved`.
+    """
+    if spec.agent is None:
+        for label in ("model", "effort", "resume"):
+            if getattr(spec, label) is not None:
+                raise Usage(f"`{label}` is for a job with an agent", hint="wt spawn --agent NAME --task …")
+        return None
+    if spec.command is not None:
+        raise Usage("a job has either a command or an agent", hint=f"wt spawn --agent {spec.agent} --task …")
+    if spec.stdin is not None:
+        raise Usage("an agent's standard input is its prompt", hint=f"wt spawn --agent {spec.agent} --task …")
+    agent = _find(repo, spec.agent)
+    order = agents.Order(
+        task=spec.task or "",
+        access=spec.access,
+        model=spec.model,
+        effort=spec.effort,
+        arguments=tuple(spec.agent_arguments),
+    )
+    if not order.task.strip():
+        raise Usage(
+            f"`{spec.agent}` was told nothing to do", hint=f"wt spawn --agent {spec.agent} --task 'fix the parser'"
+        )
+    invocation = agent.invocation(order)
+    program = agents.find_program(agent, spec.environment.get("PATH", os.environ.get("PATH")))
+    return invocation.started_as(program)
+
+
+def names(repo: Repo) -> list[str]:
+    """Every agent there is, sorted."""
+    return sorted({*config.plugin_names("agents"), *(custom.name for custom, _ in _defined(repo))})
+
+
+def definitions_to_approve(repo: Repo) -> list[str]:
+    """The agents of the repository file as lines of text."""
+    return [custom.text for custom, is_repository in _defined(repo) if is_repository]
+
+
+def _find(repo: Repo, name: str) -> Agent:
+    defined = {(custom.name, is_repository): custom for custom, is_repository in _defined(repo)}
+    found = defined.get((name, False)) or agents.built_in(name)
+    if found is not None:
+        return found
+    custom = defined.get((name, True))
+    if custom is None:
+        known = names(repo)
+        raise Usage(f"no agent `{name}`; there is: {', '.join(known)}", hint=f"pick one of: {', '.join(known)}")
+    if not setup.is_approved(repo, custom.text):
+        raise Refused(
+            f"the agent `{name}` of {custom.source} waits for your approval: {custom.text}",
+            code="agent-not-approved",
+            hint="look at it, then run: wt setup --approve",
+            details={"agent": name, "definition": custom.text},
+        )
+    return custom
+
+
+def _defined(repo: Repo) -> list[tuple[Custom, bool]]:
+    return [
+        (Custom(name, table, f"`{path}`"), is_repository)
+        for path, is_repository, tables in config.agent_tables(_repository_file(repo))
+        for name, table in tables.items()
+    ]
+
+
+def _repository_file(repo: Repo) -> Path | None:
+    return repo.main_work_tree / setup.SETUP_FILE if repo.main_work_tree else None
