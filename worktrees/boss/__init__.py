@@ -26,7 +26,6 @@ from typing import TYPE_CHECKING, Any, Literal
 from worktrees import changes, config, isolation, jobs, setup
 from worktrees.boss import diagnosis, hiring
 from worktrees.boss.guarding import Guarding
-from worktrees.boss.homecoming import Homecoming
 from worktrees.boss.judgement import (
     candidate,
     conflicts_ahead,
@@ -34,6 +33,7 @@ from worktrees.boss.judgement import (
     summary,
     unfinished,
 )
+from worktrees.boss.providing import Providing
 from worktrees.errors import NotFound, Refused, WorktreesError
 from worktrees.jobs import admission, baselines, confinement, looks, removal
 from worktrees.jobs.ledger import left_out
@@ -73,7 +73,7 @@ JobList = builtins.list[Job]  # `list` is a verb below
 Stream = Literal["stdout", "stderr"]
 
 
-class Boss(Homecoming, Guarding):
+class Boss(Providing, Guarding):
     """The verbs, for the repository around `path`.
 
     Keyword arguments are settings of the call (`k_write=4`), the layer above all others. `notices` holds what the

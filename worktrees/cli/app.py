@@ -49,6 +49,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
     },
     "From other programs": {
         "mcp": ("hosting", "Serve these verbs to a host that speaks MCP."),
+        "hook": ("hosting", "Make and take back worktrees for a host that asks for them."),
     },
     "About": {
         "demo": ("about", "Watch a whole run on a throw-away repository."),

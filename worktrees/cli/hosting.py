@@ -1,15 +1,20 @@
-"""Commands for the hosts that agents run in: `mcp`."""
+"""Commands for the hosts that agents run in: `mcp`, `hook`."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import contextlib
+import json
+import os
+import sys
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from worktrees.cli.options import verb
-from worktrees.errors import Usage
+from worktrees.errors import NotFound, Usage
 
 if TYPE_CHECKING:
+    from worktrees.boss import Boss
     from worktrees.cli.session import Session
 
 
@@ -27,3 +32,95 @@ def mcp(session: Session, http: str | None) -> int:
 
     plugin("door", "mcp")(http)
     return 0
+
+
+# ------------------------------------------------------------------------------------------------------------- hooks
+@click.group("hook", short_help="Make and take back worktrees for a host that asks for them.")
+def hook() -> None:
+    """Make and take back worktrees for a host that asks for them.
+
+    For Claude Code's hooks WorktreeCreate and WorktreeRemove; what they ask is read from standard input.
+    """
+
+
+@verb(
+    "claude-create",
+    group=hook,
+    short_help="Make the worktree that Claude Code asks for.",
+    examples="""echo '{"name": "fix", "cwd": "."}' | wt hook claude-create""",
+)
+def claude_create(session: Session) -> int:
+    """Make the worktree that Claude Code asks for, and print its path.
+
+    It is the workspace of an open job of that name. The job ends with the session, at the latest; then merge it with
+    `wt merge`, or look at it with `wt diff`.
+    """
+    asked = _asked(session)
+    name = asked.get("name") or asked.get("worktree_name")
+    if not isinstance(name, str) or not name:
+        raise Usage("the request has no `name`", hint="wt hook claude-create --help")
+    job = _boss_at(session, asked.get("cwd")).provide(
+        name, holder_pid=_host(), task=f"the worktree {name} of Claude Code"
+    )
+    return session.answer(None, job.workspace)
+
+
+@verb(
+    "claude-remove",
+    group=hook,
+    short_help="Take back a worktree that Claude Code is done with.",
+    examples="""echo '{"worktree_path": "…"}' | wt hook claude-remove""",
+)
+def claude_remove(session: Session) -> int:
+    """Take back a worktree that Claude Code is done with.
+
+    What was changed in it is kept as the job's work, and can be merged or restored.
+    """
+    path = _asked(session).get("worktree_path")
+    if not isinstance(path, str) or not path:
+        raise Usage("the request has no `worktree_path`", hint="wt hook claude-remove --help")
+    if not os.path.isdir(path):
+        session.narrate(f"`{path}` is gone already")
+        return 0
+    boss = _boss_at(session, path)
+    os.chdir(boss.repo.work_tree or boss.repo.common_dir)  # or we would be what keeps it from going
+    for item in boss.give_back().removals:
+        session.narrate(f"{item.name or item.job_id}: {item.outcome}; its work is kept")
+    return session.answer(None)
+
+
+def _asked(session: Session) -> dict[str, Any]:
+    """What the host said on standard input."""
+    if session.json:
+        raise Usage("the host reads a path and no JSON", hint="wt hook --help")
+    try:
+        asked = json.loads(sys.stdin.buffer.read())
+    except ValueError:
+        asked = None
+    if not isinstance(asked, dict):
+        raise Usage("standard input holds no JSON object, as hosts send it", hint="wt hook --help")
+    return asked
+
+
+def _boss_at(session: Session, directory: object) -> Boss:
+    if isinstance(directory, str) and directory:
+        try:
+            os.chdir(directory)
+        except OSError:
+            raise NotFound(f"no directory `{directory}`", hint="ls") from None
+    return session.boss()
+
+
+def _host() -> int:
+    """The host's process: the nearest ancestor that this session's hooks' environment was not made for."""
+    import psutil
+
+    shells = {"sh", "bash", "dash", "zsh", "ash", "busybox", "fish"}
+    mine = os.environ.get("CLAUDE_CODE_SESSION_ID")
+    for process in psutil.Process().parents():
+        with contextlib.suppress(psutil.Error, OSError):
+            if mine and process.environ().get("CLAUDE_CODE_SESSION_ID") == mine:
+                continue  # a wrapper between the host and us, which ends before the host
+            if process.name() not in shells:
+                return process.pid
+    return os.getppid()

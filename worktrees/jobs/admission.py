@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING
 
 from worktrees import config
 from worktrees.errors import Busy, NotFound, Refused, Usage, WorktreesError
-from worktrees.jobs import confinement, leases, records, requests, room, settlement
+from worktrees.jobs import confinement, holders, leases, records, requests, room, settlement
 from worktrees.jobs.workflow import load_workflow, rewrite
 from worktrees.store import AliveLock, new_id, now, read_json, seconds_of, timestamp, write_bytes, write_json
 
@@ -106,6 +106,8 @@ def submit(
         alive = AliveLock(directory / "alive").take()
         _hold_start(place, job, workflow)
         _write_spec(place, directory, spec, settings, env, agent)
+        if spec.holder_pid is not None:
+            holders.note(directory, spec.holder_pid)
         if spec.request_key is not None:
             requests.note(place.state, spec.request_key, directory)
         with place.state.lock(
@@ -148,6 +150,8 @@ def _check(spec: JobSpec, agent: Invocation | None) -> None:
         raise Usage("the command is empty", hint="wt spawn -- COMMAND …")
     if spec.command is None and agent is None and (spec.sandbox or spec.require_sandbox or not spec.network):
         raise Usage("an open workspace has no command to put into a sandbox", hint="wt spawn -- COMMAND …")
+    if (spec.command is not None or agent is not None) and spec.holder_pid is not None:
+        raise Usage("only an open job has a holder; a worker's ends with the worker", hint="wt spawn --help")
     if spec.command is None and spec.agent is not None and agent is None:
         raise Usage(f"no command is known for the agent `{spec.agent}`", hint="wt spawn -- COMMAND …")
     for word in [*(agent.argv if agent else spec.command or []), *spec.environment, *spec.environment.values()]:

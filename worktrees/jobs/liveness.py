@@ -25,7 +25,7 @@ def stale(state: State, rows: Iterable[Row]) -> bool:
 def needs_mending(workflows: str, rows: Iterable[Row]) -> bool:
     """Whether `reconcile` would have something to do about these rows.
 
-    Cost: two system calls for each job that is not done.
+    Cost: two or three system calls for each job that is not done.
     """
     if os.environ.get("WT_JOB"):
         return False
@@ -33,18 +33,19 @@ def needs_mending(workflows: str, rows: Iterable[Row]) -> bool:
         directory = os.path.join(workflows, row["workflowId"], "jobs", row["jobId"])
         if row["state"] in ("starting", "running", "settling") and is_abandoned(directory):
             return True
-        if row["state"] == "open" and _has_lease(directory):
+        if row["state"] == "open" and _may_be_over(directory):
+            from worktrees.jobs.holders import is_gone
             from worktrees.jobs.leases import is_over
 
-            if is_over(directory):
+            if is_over(directory) or is_gone(directory):
                 return True
         if row["state"] == "queued" and "slots taken" not in (row["waiting"] or ""):
             return True
     return False
 
 
-def _has_lease(directory: str) -> bool:
-    return os.access(f"{directory}/lease.json", os.F_OK)
+def _may_be_over(directory: str) -> bool:
+    return os.access(f"{directory}/lease.json", os.F_OK) or os.access(f"{directory}/holder.json", os.F_OK)
 
 
 def is_abandoned(directory: str) -> bool:

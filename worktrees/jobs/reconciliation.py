@@ -7,8 +7,8 @@ whoever was at it died:
 - a supervisor (SIGKILL, out of memory, reboot): what it left is killed, the job is `lost`, its work captured
 - the settling stage: the exit record is exact, settling goes on
 
-Open jobs whose lease ran out end here too, and queued ones start when a slot is free. Whoever takes the lock does it,
-the others go on.
+Open jobs whose lease ran out or whose holder is gone end here too, and queued ones start when a slot is free. Whoever
+takes the lock does it, the others go on.
 
 A worker never reconciles, and nobody does it for a supervisor of another pid namespace: its processes cannot be seen
 from here. `cancel` and `settle` of that very job still work.
@@ -21,14 +21,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from worktrees.errors import WorktreesError
-from worktrees.jobs import admission, leases, records, settlement
+from worktrees.jobs import admission, holders, leases, records, settlement
 from worktrees.jobs.liveness import is_abandoned
 from worktrees.jobs.workflow import load_workflow
 from worktrees.store import AliveLock, read_json
 
 if TYPE_CHECKING:
     from worktrees.isolation import Place
-    from worktrees.model import Job, WorkflowName
+    from worktrees.model import Job, Result, WorkflowName
 
 
 def reconcile(place: Place) -> list[Job]:
@@ -48,23 +48,25 @@ def reconcile(place: Place) -> list[Job]:
         for record, directory in records.stored(state, name):
             queued |= record["state"] == "queued"
             if record["state"] == "open" and leases.is_over(directory):
-                touched += _settle(place, Path(directory), expired=True)
+                touched += _settle(place, Path(directory), ending="expired")
+            elif record["state"] == "open" and holders.is_gone(directory):
+                touched += _settle(place, Path(directory), ending="succeeded")
             elif record["state"] == "starting" and is_abandoned(directory):
-                touched += _settle(place, Path(directory), expired=False)
+                touched += _settle(place, Path(directory), ending=None)
         if queued or touched:
             touched += _admit(place, name)
     return touched
 
 
-def _settle(place: Place, directory: Path, *, expired: bool) -> list[Job]:
-    """One job, if nobody else is at it; [] when there was nothing left to do."""
+def _settle(place: Place, directory: Path, *, ending: Result | None) -> list[Job]:
+    """One job, if nobody else is at it; [] when there was nothing left to do. `ending` is how an open job ends."""
     lock = AliveLock(directory / "alive").take()
     if lock is None:
         return []
     try:
         # Only now it cannot change under us.
         record = read_json(directory / "job.json")
-        if record is None or record["state"] == "done" or (record["state"] == "open" and not expired):
+        if record is None or record["state"] == "done" or (record["state"] == "open" and ending is None):
             return []
         if record["state"] == "starting" and not admission.has_run(directory):
             if record["command"] is None:
@@ -74,7 +76,7 @@ def _settle(place: Place, directory: Path, *, expired: bool) -> list[Job]:
                     return [settlement.refuse(place, directory, reason)]
             again = admission.requeue(place, directory)
             return [again] if again is not None else []
-        return [settlement.settle_held(place, directory, lock, ending="expired")]
+        return [settlement.settle_held(place, directory, lock, ending=ending or "succeeded")]
     except (WorktreesError, OSError) as error:
         job = records.load(place.state, directory.name)  # type: ignore[arg-type]
         return [job.model_copy(update={"reason": job.reason or str(error)})]

@@ -252,6 +252,13 @@ def clean(
     return Removed(dry_run=dry_run, removals=removals)
 
 
+def clean_one(place: Place, job: Job, settings: Settings) -> Removal:
+    """Removes the workspace of one done job, landed or not; its snapshot stays."""
+    removed = _clean_one(place, job, settings, None, unlanded=True, dry_run=False)
+    isolation.sweep(place)
+    return removed
+
+
 def _clean_one(
     place: Place, job: Job, settings: Settings, older_than_seconds: float | None, *, unlanded: bool, dry_run: bool
 ) -> Removal:

@@ -300,7 +300,8 @@ class JobSpec(Value):
 
     With `agent` there is a task and no command; `model`, `effort` and `agent_arguments` go to its program, and `resume`
     is a job of the same agent whose work and session it continues.
-    A second request with the same `request_key` gives the job of the first.
+    A second request with the same `request_key` gives the job of the first. An open job ends with the process of
+    `holder_pid`.
     """
 
     name: str | None = None
@@ -326,3 +327,4 @@ class JobSpec(Value):
     sandbox: str | None = None
     require_sandbox: bool = False
     network: bool = True
+    holder_pid: int | None = None
