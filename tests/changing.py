@@ -3,13 +3,19 @@
 The workspace is a plain detached worktree, so these tests stand on git and `worktrees.changes` alone.
 """
 
+import ctypes  # noqa: F401 - for those who may not read it, see `as_ordinary_user`
 import os
+import shutil
 import stat
 import subprocess
 import sys
+import traceback
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from tests.kit import RepoKit
 from worktrees import changes
@@ -139,6 +145,60 @@ def walked(top: Path) -> Files:
                 with open(path, "rb") as file:
                     found[os.path.relpath(path, root)] = ("100755" if info.st_mode & 0o100 else "100644", file.read())
     return found
+
+
+# ---------------------------------------------------------------------------------------------------- ordinary users
+def at_home(home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A directory as the HOME of whoever may write there, with the git configuration of these tests."""
+    shutil.copy(Path.home() / ".gitconfig", home)
+    (home / ".gitconfig").chmod(0o666)
+    for name in ("HOME", "TMPDIR"):
+        monkeypatch.setenv(name, str(home))
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(home / ".gitconfig"))
+    monkeypatch.delenv("XDG_CONFIG_HOME")
+    monkeypatch.chdir(home)
+    return home
+
+
+def as_ordinary_user(act: Callable[[], None]) -> None:
+    """Runs `act` in a child without the powers of root; without root as it is.
+
+    The child can read neither the Python of these tests nor their files, so what it needs is imported before.
+    """
+    if os.geteuid() != 0:
+        act()
+        return
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            os.setgroups([])
+            os.setresgid(65534, 65534, 65534)
+            os.setresuid(65534, 65534, 65534)
+            act()
+        except BaseException:  # noqa: BLE001 - whatever it is, the parent shall say it
+            os.write(writing, traceback.format_exc().encode()[-60000:])
+        os._exit(0)
+    os.close(writing)
+    with open(reading, "rb") as pipe:
+        failure = pipe.read().decode()
+    os.waitpid(child, 0)
+    assert not failure, failure
+
+
+@dataclass(frozen=True)
+class Actor:
+    """Who makes a repository below `top`, works in it and captures: whoever runs the tests, or an ordinary user."""
+
+    top: Path
+    ordinary: bool
+
+    def __call__(self, act: Callable[[Path], None]) -> None:
+        """Acts below `top`."""
+        if self.ordinary:
+            as_ordinary_user(lambda: act(self.top))
+        else:
+            act(self.top)
 
 
 def codes(scan: Scan | Audit) -> set[str]:

@@ -5,6 +5,7 @@ inherits a `GIT_*` or `WT_*` variable, or leaves a process or a broken repositor
 """
 
 import os
+import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ hypothesis.configuration.set_hypothesis_home_dir(Path(__file__).parent.parent / 
 hypothesis.settings.register_profile("worktrees", deadline=None, print_blob=True)
 hypothesis.settings.load_profile("worktrees")
 
+LONG_SECONDS = 6 * 3600
 SCRUBBED = {"CLICOLOR_FORCE", "COLUMNS", "EDITOR", "FORCE_COLOR", "LINES", "NO_COLOR", "PAGER", "VISUAL"}
 GIT_CONFIG = """\
 [user]
@@ -29,6 +31,13 @@ GIT_CONFIG = """\
 [init]
 	defaultBranch = main
 """
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What is known to take long may; everything else ends in the time of pyproject.toml."""
+    for item in items:
+        if item.get_closest_marker("torture") or item.get_closest_marker("bench"):
+            item.add_marker(pytest.mark.timeout(LONG_SECONDS))
 
 
 @dataclass
@@ -100,6 +109,18 @@ def repo(make_repo: Callable[[str], RepoKit]) -> RepoKit:
 def wt(repo: RepoKit) -> Wt:
     """The command line, run in the repository."""
     return Wt(repo.path)
+
+
+@pytest.fixture
+def common_ground() -> Iterator[Path]:
+    """A directory an ordinary user can reach."""
+    # Not below the directory of this test, which is closed to others, and opened and closed again by other runs.
+    directory = Path(tempfile.mkdtemp(prefix="wt-test-", dir="/tmp"))
+    if os.geteuid() == 0:
+        os.chown(directory, 65534, 65534)
+    yield directory
+    subprocess.run(["chmod", "-R", "u+rwx", directory], check=True)
+    subprocess.run(["rm", "-rf", directory], check=True)
 
 
 @pytest.fixture

@@ -3,17 +3,17 @@
 Every test ends in the same comparison: what the snapshot holds against what system calls say is in the workspace.
 """
 
+import contextlib
 import os
 import socket
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
-from tests.changing import JOB, REF, Bench, codes, walked
+from tests.changing import JOB, REF, Actor, Bench, at_home, codes, walked
 from tests.kit import RepoKit
 from worktrees import changes
 from worktrees.config import Settings
@@ -48,6 +48,27 @@ def bench(repo: RepoKit, tmp_path: Path) -> Bench:
     return Bench(repo, tmp_path / "ws", tmp_path / "records").open()
 
 
+WHO = ("whoever runs the tests", "an ordinary user")
+
+
+@pytest.fixture(params=WHO)
+def actor(
+    request: pytest.FixtureRequest, tmp_path: Path, common_ground: Path, monkeypatch: pytest.MonkeyPatch
+) -> Actor:
+    """Each of the two who may be a boss."""
+    if request.param == WHO[0]:
+        return Actor(tmp_path, ordinary=False)
+    if os.geteuid() != 0:
+        pytest.skip("whoever runs the tests is an ordinary user already")
+    return Actor(at_home(common_ground, monkeypatch), ordinary=True)
+
+
+def opened(top: Path, settings: Settings | None = None) -> Bench:
+    """A primed workspace of a sample repository below a directory."""
+    kit = RepoKit.make(top / "repo")
+    return Bench(kit, top / "ws", top / "records", settings or Settings()).open()
+
+
 def assert_exact(bench: Bench, commit: str, but: frozenset[bytes] = frozenset()) -> None:
     """The snapshot holds every file there is, `but` these."""
     there = {path: value for path, value in walked(bench.path).items() if path not in but}
@@ -55,44 +76,48 @@ def assert_exact(bench: Bench, commit: str, but: frozenset[bytes] = frozenset())
 
 
 # ---------------------------------------------------------------------------------------------------- s14
-def test_s14_every_kind_of_change_is_listed(bench: Bench) -> None:
-    bench.worker("""
-        printf 'line 0\\n' >> src/app.py
-        rm docs/guide.md
-        mv src/util.py src/tools.py
-        chmod -x tool.sh
-        ln -s src/app.py link
-        head -c 300 /dev/urandom > blob.bin
-        printf 'x\\0y' >> data.bin
-        rm README.md; ln -s docs README.md
-        mkdir 'a b'; echo space > 'a b/c d'
-        echo newline > "$(printf 'new\\nline')"
-        echo tab > "$(printf 't\\tab')"
-        echo latin > "$(printf 'caf\\351')"
-        echo utf8 > café
-        echo dash > -rf
-        echo quote > '"q"'
-        echo colon > ':!x'
-        echo star > '*'
-        echo x > "$(head -c 255 /dev/zero | tr '\\0' n)"
-    """)
-    snapshot, scan = bench.capture()
-    changed = changes.change_set(bench.store, JOB, bench.baseline.start, snapshot, scan=scan)
-    assert_exact(bench, snapshot)
-    assert {file.raw: file.status for file in changed.files} == {
-        b"src/app.py": "M", b"docs/guide.md": "D", b"src/tools.py": "R", b"tool.sh": "M", b"link": "A",
-        b"blob.bin": "A", b"data.bin": "M", b"README.md": "T", b"a b/c d": "A", b"new\nline": "A", b"t\tab": "A",
-        b"caf\xe9": "A", "café".encode(): "A", b"-rf": "A", b'"q"': "A", b":!x": "A", b"*": "A", b"n" * 255: "A",
-    }  # fmt: skip
-    of: dict[bytes, FileChange] = {file.raw: file for file in changed.files}
-    assert of[b"src/tools.py"].old_path == "src/util.py"
-    assert (of[b"tool.sh"].old_mode, of[b"tool.sh"].new_mode) == ("100755", "100644")
-    assert (of[b"README.md"].old_mode, of[b"README.md"].new_mode) == ("100644", "120000")
-    assert of[b"link"].new_mode == "120000"
-    assert (of[b"src/app.py"].additions, of[b"src/app.py"].deletions, of[b"src/app.py"].binary) == (1, 0, False)
-    assert (of[b"data.bin"].additions, of[b"data.bin"].deletions, of[b"data.bin"].binary) == (None, None, True)
-    assert (of[b"caf\xe9"].path, of[b"caf\xe9"].path_base64) == ("caf\\xe9", "Y2Fm6Q==")
-    assert changed.verified
+def test_s14_every_kind_of_change_is_listed(actor: Actor) -> None:
+    def act(top: Path) -> None:
+        bench = opened(top)
+        bench.worker("""
+            printf 'line 0\\n' >> src/app.py
+            rm docs/guide.md
+            mv src/util.py src/tools.py
+            chmod -x tool.sh
+            ln -s src/app.py link
+            head -c 300 /dev/urandom > blob.bin
+            printf 'x\\0y' >> data.bin
+            rm README.md; ln -s docs README.md
+            mkdir 'a b'; echo space > 'a b/c d'
+            echo newline > "$(printf 'new\\nline')"
+            echo tab > "$(printf 't\\tab')"
+            echo latin > "$(printf 'caf\\351')"
+            echo utf8 > café
+            echo dash > -rf
+            echo quote > '"q"'
+            echo colon > ':!x'
+            echo star > '*'
+            echo x > "$(head -c 255 /dev/zero | tr '\\0' n)"
+        """)
+        snapshot, scan = bench.capture()
+        changed = changes.change_set(bench.store, JOB, bench.baseline.start, snapshot, scan=scan)
+        assert_exact(bench, snapshot)
+        assert {file.raw: file.status for file in changed.files} == {
+            b"src/app.py": "M", b"docs/guide.md": "D", b"src/tools.py": "R", b"tool.sh": "M", b"link": "A",
+            b"blob.bin": "A", b"data.bin": "M", b"README.md": "T", b"a b/c d": "A", b"new\nline": "A", b"t\tab": "A",
+            b"caf\xe9": "A", "café".encode(): "A", b"-rf": "A", b'"q"': "A", b":!x": "A", b"*": "A", b"n" * 255: "A",
+        }  # fmt: skip
+        of: dict[bytes, FileChange] = {file.raw: file for file in changed.files}
+        assert of[b"src/tools.py"].old_path == "src/util.py"
+        assert (of[b"tool.sh"].old_mode, of[b"tool.sh"].new_mode) == ("100755", "100644")
+        assert (of[b"README.md"].old_mode, of[b"README.md"].new_mode) == ("100644", "120000")
+        assert of[b"link"].new_mode == "120000"
+        assert (of[b"src/app.py"].additions, of[b"src/app.py"].deletions, of[b"src/app.py"].binary) == (1, 0, False)
+        assert (of[b"data.bin"].additions, of[b"data.bin"].deletions, of[b"data.bin"].binary) == (None, None, True)
+        assert (of[b"caf\xe9"].path, of[b"caf\xe9"].path_base64) == ("caf\\xe9", "Y2Fm6Q==")
+        assert changed.verified
+
+    actor(act)
 
 
 def test_s14_claims_are_compared_with_facts(bench: Bench) -> None:
@@ -166,14 +191,9 @@ sed -i s/line/LINE/ src/app.py
 touch -r $HOME/old src/app.py
 => M src/app.py
 == same size and time, in place
-cat > $HOME/edit.py <<'EOF'
-import os
-before = os.stat("src/app.py")
-with open("src/app.py", "r+") as file:
-    file.write("LINE")
-os.utime("src/app.py", ns=(before.st_atime_ns, before.st_mtime_ns))
-EOF
-$PYTHON $HOME/edit.py
+cp -p src/app.py $HOME/old
+printf LINE | dd of=src/app.py conv=notrunc status=none
+touch -r $HOME/old src/app.py
 => M src/app.py
 == core.fileMode=false
 git config core.fileMode false
@@ -287,35 +307,48 @@ mkdir empty
 
 
 @pytest.mark.parametrize("hiding", HIDING)
-def test_s14_nothing_hides_a_change(repo: RepoKit, tmp_path: Path, hiding: str) -> None:
-    bench = Bench(repo, tmp_path / "ws", tmp_path / "records").open()
+def test_s14_nothing_hides_a_change(actor: Actor, hiding: str) -> None:
     case = HIDING[hiding]
-    bench.worker(case.script)
-    snapshot, scan = bench.capture()
-    files = changes.change_set(bench.store, JOB, bench.baseline.start, snapshot, scan=scan).files
-    assert {file.path: file.status for file in files} == case.told("A M D R T")
-    assert_exact(bench, snapshot)
-    assert scan.verified
+
+    def act(top: Path) -> None:
+        bench = opened(top)
+        bench.worker(case.script)
+        snapshot, scan = bench.capture()
+        files = changes.change_set(bench.store, JOB, bench.baseline.start, snapshot, scan=scan).files
+        assert {file.path: file.status for file in files} == case.told("A M D R T")
+        assert_exact(bench, snapshot)
+        assert scan.verified
+
+    actor(act)
 
 
-def test_s14_line_ends_are_gits(bench: Bench) -> None:
-    bench.worker(
-        "echo '* text=auto' > .gitattributes; printf 'one\\r\\ntwo\\r\\n' > src/util.py; sed -i 's/$/\\r/' README.md"
-    )
-    snapshot, _ = bench.capture()
-    recorded = bench.recorded(snapshot)
-    assert recorded[b"src/util.py"] == ("100644", b"one\ntwo\n")
-    assert {file.path for file in bench.change_set().files} == {".gitattributes", "src/util.py"}
+def test_s14_line_ends_are_gits(actor: Actor) -> None:
+    def act(top: Path) -> None:
+        bench = opened(top)
+        bench.worker(
+            "echo '* text=auto' > .gitattributes; printf 'one\\r\\ntwo\\r\\n' > src/util.py;sed -i 's/$/\\r/' README.md"
+        )
+        snapshot, _ = bench.capture()
+        recorded = bench.recorded(snapshot)
+        assert recorded[b"src/util.py"] == ("100644", b"one\ntwo\n")
+        assert {file.path for file in bench.change_set().files} == {".gitattributes", "src/util.py"}
+
+    actor(act)
 
 
-def test_s14_ignored_files_are_listed_with_sizes(bench: Bench) -> None:
-    bench.worker(
-        "mkdir -p build/deep src/build; echo 12345 > build/a; echo 123 > build/deep/b; echo log > src/x.log; echo > y"
-    )
-    changed = bench.change_set()
-    assert [file.path for file in changed.files] == ["y"]
-    assert {(item.path, item.size_bytes) for item in changed.ignored_created} == {("build/", 10), ("src/x.log", 4)}
-    assert changed.verified
+def test_s14_ignored_files_are_listed_with_sizes(actor: Actor) -> None:
+    def act(top: Path) -> None:
+        bench = opened(top)
+        bench.worker(
+            "mkdir -p build/deep src/build; echo 12345 > build/a; echo 123 > build/deep/b; echo log > src/x.log;"
+            "echo > y"
+        )
+        changed = bench.change_set()
+        assert [file.path for file in changed.files] == ["y"]
+        assert {(item.path, item.size_bytes) for item in changed.ignored_created} == {("build/", 10), ("src/x.log", 4)}
+        assert changed.verified
+
+    actor(act)
 
 
 def test_s14_what_setup_made_is_not_the_workers(repo: RepoKit, tmp_path: Path) -> None:
@@ -475,26 +508,33 @@ echo x > f
 
 
 @pytest.mark.parametrize("odd", ODD)
-def test_s14_odd_content_is_recorded_or_reported(repo: RepoKit, tmp_path: Path, odd: str) -> None:
-    bench = Bench(repo, tmp_path / "ws", tmp_path / "records").open()
+def test_s14_odd_content_is_recorded_or_reported(actor: Actor, odd: str) -> None:
     case = ODD[odd]
     expected, found, lost = case.told("A M D R T"), set(case.told("!")), case.told("lost")
-    bench.worker(case.script)
-    bench.worker("echo ordinary > ordinary")
-    snapshot, scan = bench.capture()
-    files = changes.change_set(bench.store, JOB, bench.baseline.start, snapshot, scan=scan).files
-    assert {file.path: file.status for file in files} == {**expected, "ordinary": "A"}
-    assert codes(scan) == found
-    assert_exact(bench, snapshot, frozenset(map(os.fsencode, lost)))
-    assert scan.verified == found.isdisjoint({"special-file", "git-look-alike", "not-recorded"})
+
+    def act(top: Path) -> None:
+        bench = opened(top)
+        bench.worker(case.script)
+        bench.worker("echo ordinary > ordinary")
+        snapshot, scan = bench.capture()
+        files = changes.change_set(bench.store, JOB, bench.baseline.start, snapshot, scan=scan).files
+        assert {file.path: file.status for file in files} == {**expected, "ordinary": "A"}
+        assert codes(scan) == found
+        assert_exact(bench, snapshot, frozenset(map(os.fsencode, lost)))
+        assert scan.verified == found.isdisjoint({"special-file", "git-look-alike", "not-recorded"})
+
+    actor(act)
 
 
-def test_s14_a_socket_is_reported(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(bench.path)
-    with socket.socket(socket.AF_UNIX) as server:
-        server.bind("s")
-        _, scan = bench.capture()
-    assert [(finding.code, finding.path) for finding in scan.findings] == [("special-file", "s")]
+def test_s14_a_socket_is_reported(actor: Actor) -> None:
+    def act(top: Path) -> None:
+        bench = opened(top)
+        with contextlib.chdir(bench.path), socket.socket(socket.AF_UNIX) as server:
+            server.bind("s")
+            _, scan = bench.capture()
+        assert [(finding.code, finding.path) for finding in scan.findings] == [("special-file", "s")]
+
+    actor(act)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root makes device nodes")
@@ -507,47 +547,63 @@ def test_s14_a_device_is_reported(bench: Bench) -> None:
     assert_exact(bench, snapshot)
 
 
-def test_s14_a_tree_deeper_than_a_path_can_be_is_reported(bench: Bench) -> None:
-    deep = "import os\nfor _ in range(1500): os.mkdir('dd'); os.chdir('dd')\nopen('x', 'w').write('x')\n"
-    subprocess.run([sys.executable, "-c", deep], cwd=bench.path, check=True)
-    try:
-        bench.worker("echo x >> src/app.py")
+def test_s14_a_tree_deeper_than_a_path_can_be_is_reported(actor: Actor) -> None:
+    def act(top: Path) -> None:
+        bench = opened(top)
+        with contextlib.chdir(bench.path):
+            for _ in range(1500):
+                os.mkdir("dd")
+                os.chdir("dd")
+            Path("x").write_text("x")
+        try:
+            bench.worker("echo x >> src/app.py")
+            changed = bench.change_set()
+            assert [file.path for file in changed.files] == ["src/app.py"]
+            assert [finding.code for finding in changed.audit.findings] == ["too-deep"]
+            assert not changed.verified
+        finally:
+            subprocess.run(["rm", "-rf", bench.path / "dd"], check=True)
+
+    actor(act)
+
+
+def test_s14_limits_spare_what_fits(actor: Actor) -> None:
+    def act(top: Path) -> None:
+        bench = opened(top, Settings(max_files=4, max_bytes=1000, max_depth=3))
+        bench.worker("""
+            truncate -s 5G big; echo x >> src/app.py; mkdir -p a/b/c/d; echo 1 > a/b/c/d/deep; echo 2 > a/b/c/flat
+            for n in 1 2 3; do echo $n > new$n; done
+        """)
         changed = bench.change_set()
-        assert [file.path for file in changed.files] == ["src/app.py"]
-        assert [finding.code for finding in changed.audit.findings] == ["too-deep"]
+        assert {file.path for file in changed.files} == {"src/app.py", "a/b/c/flat", "new1", "new2"}
+        assert {(finding.code, finding.path) for finding in changed.audit.findings} == {
+            ("too-large", "big"), ("too-deep", "a/b/c/d/"), ("too-many-files", "new3"),
+        }  # fmt: skip
         assert not changed.verified
-    finally:
-        subprocess.run(["rm", "-rf", bench.path / "dd"], check=True)
+
+    actor(act)
 
 
-def test_s14_limits_spare_what_fits(repo: RepoKit, tmp_path: Path) -> None:
-    bench = Bench(
-        repo, tmp_path / "ws", tmp_path / "records", Settings(max_files=4, max_bytes=1000, max_depth=3)
-    ).open()
-    bench.worker("""
-        truncate -s 5G big; echo x >> src/app.py; mkdir -p a/b/c/d; echo 1 > a/b/c/d/deep; echo 2 > a/b/c/flat
-        for n in 1 2 3; do echo $n > new$n; done
-    """)
-    changed = bench.change_set()
-    assert {file.path for file in changed.files} == {"src/app.py", "a/b/c/flat", "new1", "new2"}
-    assert {(finding.code, finding.path) for finding in changed.audit.findings} == {
-        ("too-large", "big"), ("too-deep", "a/b/c/d/"), ("too-many-files", "new3"),
-    }  # fmt: skip
-    assert not changed.verified
+def test_s14_many_findings_are_counted(actor: Actor) -> None:
+    def act(top: Path) -> None:
+        bench = opened(top)
+        bench.worker("for n in $(seq 130); do mkfifo p$n; done")
+        _, scan = bench.capture()
+        assert len(scan.findings) == 101
+        assert scan.findings[-1].message == "and 30 more `special-file`"
+
+    actor(act)
 
 
-def test_s14_many_findings_are_counted(bench: Bench) -> None:
-    bench.worker("for n in $(seq 130); do mkfifo p$n; done")
-    _, scan = bench.capture()
-    assert len(scan.findings) == 101
-    assert scan.findings[-1].message == "and 30 more `special-file`"
+def test_s14_a_vanished_workspace_deletes_nothing(actor: Actor) -> None:
+    def act(top: Path) -> None:
+        bench = opened(top)
+        bench.worker("cd ..; rm -r ws")
+        changed = bench.change_set()
+        assert (changed.files, changed.verified) == ([], False)
+        assert [finding.code for finding in changed.audit.findings] == ["workspace-missing"]
 
-
-def test_s14_a_vanished_workspace_deletes_nothing(bench: Bench) -> None:
-    bench.worker("cd ..; rm -r ws")
-    changed = bench.change_set()
-    assert (changed.files, changed.verified) == ([], False)
-    assert [finding.code for finding in changed.audit.findings] == ["workspace-missing"]
+    actor(act)
 
 
 # ---------------------------------------------------------------------------------------------------- s15
@@ -649,30 +705,34 @@ git rev-parse HEAD > $GD/shallow
 
 
 @pytest.mark.parametrize("defying", DEFYING)
-def test_s15_the_record_stands_and_the_audit_names_it(repo: RepoKit, tmp_path: Path, defying: str) -> None:
-    repo.git("branch", "other")
-    repo.git("switch", "--quiet", "other")
-    repo.write("other.txt", "other\n")
-    repo.commit("other")
-    repo.git("switch", "--quiet", "main")
-    repo.git("tag", "v1")
-    repo.write("README.md", "stashed\n")
-    repo.git("stash", "--quiet")
-    repo.broken_on_purpose = True
-    bench = Bench(repo, tmp_path / "ws", tmp_path / "records").open()
+def test_s15_the_record_stands_and_the_audit_names_it(actor: Actor, defying: str) -> None:
     case = DEFYING[defying]
-    bench.worker("echo honest > honest")
-    bench.worker(case.script)
-    audit = bench.audit()
-    snapshot, scan = bench.capture()
-    assert codes(audit) == set(case.found)
-    assert not audit.quarantine
-    assert audit.clean is not bool(case.found)
-    assert_exact(bench, snapshot)
-    changed = changes.change_set(bench.store, JOB, bench.baseline.start, snapshot, scan=scan, audit=audit)
-    assert bench.store.git("rev-parse", REF).text == snapshot
-    assert changed.audit.findings == audit.findings
-    assert "honest" in {file.path for file in changed.files}
+
+    def act(top: Path) -> None:
+        repo = RepoKit.make(top / "repo")
+        repo.git("branch", "other")
+        repo.git("switch", "--quiet", "other")
+        repo.write("other.txt", "other\n")
+        repo.commit("other")
+        repo.git("switch", "--quiet", "main")
+        repo.git("tag", "v1")
+        repo.write("README.md", "stashed\n")
+        repo.git("stash", "--quiet")
+        bench = Bench(repo, top / "ws", top / "records").open()
+        bench.worker("echo honest > honest")
+        bench.worker(case.script)
+        audit = bench.audit()
+        snapshot, scan = bench.capture()
+        assert codes(audit) == set(case.found)
+        assert not audit.quarantine
+        assert audit.clean is not bool(case.found)
+        assert_exact(bench, snapshot)
+        changed = changes.change_set(bench.store, JOB, bench.baseline.start, snapshot, scan=scan, audit=audit)
+        assert bench.store.git("rev-parse", REF).text == snapshot
+        assert changed.audit.findings == audit.findings
+        assert "honest" in {file.path for file in changed.files}
+
+    actor(act)
 
 
 def test_s15_what_the_boss_and_wt_do_meanwhile_is_no_damage(bench: Bench) -> None:
@@ -851,31 +911,32 @@ evil sub/.git
 
 
 @pytest.mark.parametrize("hostile", HOSTILE)
-def test_s31_nothing_planted_runs(repo: RepoKit, tmp_path: Path, hostile: str) -> None:
-    hook = repo.path / ".git/hooks/pre-push"
-    hook.parent.mkdir(exist_ok=True)
-    hook.write_text("#!/bin/sh\n")
-    hook.chmod(0o755)
-    repo.git("worktree", "add", "--quiet", "--detach", tmp_path / "sibling")
-    repo.broken_on_purpose = True
-    bench = Bench(repo, tmp_path / "ws", tmp_path / "records").open()
-    canary = Path(os.environ["HOME"]) / "canary"
+def test_s31_nothing_planted_runs(actor: Actor, hostile: str) -> None:
     case = HOSTILE[hostile]
-    bench.worker(PAYLOAD + case.script + "\necho x >> README.md; mkdir build; echo i > build/i")
-    canary.unlink(missing_ok=True)  # what ran so far ran as the worker
 
-    audit = bench.audit()
-    bench.change_set(live=True)
-    snapshot, scan = bench.capture()
-    changed = changes.change_set(bench.store, JOB, bench.baseline.start, snapshot, scan=scan, audit=audit)
-    changes.edited_since(bench.store, bench.repo, bench.path, bench.index)
-    changes.keep_ignored(bench.store, bench.path, scan.ignored, ref=REF, job=JOB, limit_bytes=1 << 20)
+    def act(top: Path) -> None:
+        repo = RepoKit.make(top / "repo")
+        repo.write(".git/hooks/pre-push", "#!/bin/sh\n", mode=0o755)
+        repo.git("worktree", "add", "--quiet", "--detach", top / "sibling")
+        bench = Bench(repo, top / "ws", top / "records").open()
+        canary = Path(os.environ["HOME"]) / "canary"
+        bench.worker(PAYLOAD + case.script + "\necho x >> README.md; mkdir build; echo i > build/i")
+        canary.unlink(missing_ok=True)  # what ran so far ran as the worker
 
-    assert not canary.exists()
-    assert codes(audit) == set(case.found)
-    assert audit.quarantine is bool(case.found)
-    assert_exact(bench, snapshot, frozenset({b"build/i"}))
-    assert {"README.md", "payload.sh"} <= {file.path for file in changed.files}
+        audit = bench.audit()
+        bench.change_set(live=True)
+        snapshot, scan = bench.capture()
+        changed = changes.change_set(bench.store, JOB, bench.baseline.start, snapshot, scan=scan, audit=audit)
+        changes.edited_since(bench.store, bench.repo, bench.path, bench.index)
+        changes.keep_ignored(bench.store, bench.path, scan.ignored, ref=REF, job=JOB, limit_bytes=1 << 20)
+
+        assert not canary.exists()
+        assert codes(audit) == set(case.found)
+        assert audit.quarantine is bool(case.found)
+        assert_exact(bench, snapshot, frozenset({b"build/i"}))
+        assert {"README.md", "payload.sh"} <= {file.path for file in changed.files}
+
+    actor(act)
 
 
 def test_s31_the_users_own_filters_work_and_only_as_they_were(repo: RepoKit, tmp_path: Path) -> None:

@@ -4,13 +4,10 @@ import contextlib
 import hashlib
 import itertools
 import os
-import shutil
 import stat
 import subprocess
 import sys
-import tempfile
 import time
-import traceback
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.changing import JOB, REF, Bench, codes, walked
+from tests.changing import JOB, REF, Bench, as_ordinary_user, at_home, codes, walked
 from tests.kit import RepoKit, eventually
 from worktrees import changes
 from worktrees.changes.rules import joined
@@ -367,42 +364,8 @@ def test_a_submodules_configuration_is_never_obeyed(with_submodule: Bench) -> No
 
 
 # ---------------------------------------------------------------------------------------------------- ordinary users
-def as_ordinary_user(directory: Path, act: Callable[[], None]) -> None:
-    """Runs `act` in a child without the powers of root, in a directory of its own; without root as it is."""
-    if os.geteuid() != 0:
-        act()
-        return
-    opened = [place for place in (directory, *directory.parents) if place.stat().st_mode & 0o011 != 0o011]
-    for place in opened:
-        place.chmod(stat.S_IMODE(place.stat().st_mode) | 0o011)
-    reading, writing = os.pipe()
-    child = os.fork()
-    if child == 0:
-        try:
-            os.setgroups([])
-            os.setresgid(65534, 65534, 65534)
-            os.setresuid(65534, 65534, 65534)
-            act()
-        except BaseException:  # noqa: BLE001 - whatever it is, the parent shall say it
-            os.write(writing, traceback.format_exc().encode()[-60000:])
-        os._exit(0)
-    os.close(writing)
-    with open(reading, "rb") as pipe:
-        failure = pipe.read().decode()
-    os.waitpid(child, 0)
-    for place in opened:
-        place.chmod(stat.S_IMODE(place.stat().st_mode) & ~0o011)
-    assert not failure, failure
-
-
-def test_what_its_owner_cannot_read_is_made_readable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    home = Path(tempfile.mkdtemp(dir=tmp_path))
-    shutil.copy(Path.home() / ".gitconfig", home)
-    if os.geteuid() == 0:
-        for place in (home, home / ".gitconfig"):
-            os.chown(place, 65534, 65534)
-    monkeypatch.setenv("HOME", str(home))
-    monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(home / ".gitconfig"))
+def test_what_its_owner_cannot_read_is_made_readable(common_ground: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = at_home(common_ground, monkeypatch)
 
     def act() -> None:
         bench = Bench(RepoKit.make(home / "repo"), home / "ws", home / "records").open()
@@ -439,7 +402,7 @@ def test_what_its_owner_cannot_read_is_made_readable(tmp_path: Path, monkeypatch
         assert bench.audit().quarantine
         os.chmod(bench.repo.common_dir / "config", stat.S_IMODE(before[0]))
 
-    as_ordinary_user(home, act)
+    as_ordinary_user(act)
 
 
 # ---------------------------------------------------------------------------------------------------- the store

@@ -3,11 +3,9 @@
 import contextlib
 import fcntl
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -39,17 +37,6 @@ def place(repo: RepoKit) -> Place:
     found = isolation.place(discover(repo.path), Settings())
     found.state.prepare()
     return found
-
-
-@pytest.fixture
-def common_ground() -> Iterator[Path]:
-    """A directory an ordinary user can reach."""
-    directory = Path(tempfile.mkdtemp(dir="/tmp"))
-    if os.geteuid() == 0:
-        os.chown(directory, 65534, 65534)
-    yield directory
-    subprocess.run(["chmod", "-R", "u+rwx", directory], check=True)
-    shutil.rmtree(directory)
 
 
 def as_ordinary_user(script: str, directory: Path) -> "subprocess.CompletedProcess[str]":
