@@ -10,8 +10,8 @@ from tests.kit import RepoKit
 from worktrees.git import ObjectStore, discover
 from worktrees.isolation import Place
 from worktrees.landing import checkpoint, find_target, land
-from worktrees.merge import Candidate, MergeStrategy, OnConflict, ThreeWay
-from worktrees.model import Baseline, JobId, MergePlan, Oid, Operation, Workflow, WorkflowName
+from worktrees.merge import Candidate, MergeStrategy, ThreeWay
+from worktrees.model import Baseline, JobId, MergePlan, Oid, OnConflict, Operation, Workflow, WorkflowName
 from worktrees.store import State, new_id, now
 
 IDENTITY = ("Boss", "boss@example.com")

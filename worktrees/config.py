@@ -84,6 +84,7 @@ class Settings:
     require_sandbox: bool = False
     network: bool = True
     sandbox_writable: tuple[str, ...] = ()
+    author: str | None = None
 
     def with_values(self, values: Mapping[str, Any], source: str) -> Settings:
         """These settings with some replaced; names may be `k_read`, `kRead` or `k-read`.
@@ -107,9 +108,9 @@ def _plain(name: str) -> str:
 _LISTS = {"pass_environment", "link_directories", "setup_commands", "sandbox_writable"}
 # What a worker could otherwise gain by landing a change of the repository file.
 _NOT_FOR_REPOSITORIES = {
-    "passenvironment", "worktreesdirectory", "sandbox", "requiresandbox", "network", "sandboxwritable",
+    "author", "passenvironment", "worktreesdirectory", "sandbox", "requiresandbox", "network", "sandboxwritable",
 }  # fmt: skip
-_TEXTS = {"dirty", "isolation", "worktrees_directory", "sandbox"}
+_TEXTS = {"author", "dirty", "isolation", "worktrees_directory", "sandbox"}
 _FLAGS = {"require_sandbox", "network"}
 _TRUTHS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 

@@ -114,7 +114,7 @@ def test_the_order_of_a_merge(boss: Boss, order: str | None, expected: list[str]
     for name in ("b", "a", "c"):
         boss.settle(name)
 
-    assert [step.name for step in boss.merge(order=order, dry_run=True).steps] == expected  # type: ignore[arg-type]
+    assert [step.name for step in boss.merge(order=order, dry_run=True).steps] == expected
     assert [step.name for step in boss.merge("c", "a", dry_run=True).steps] == ["c", "a"]
 
 

@@ -130,10 +130,13 @@ class Footing:
         opened_at: Baseline,
         isolation: Isolation | None = None,
         agent: Invocation | None = None,
+        rerun_of: JobId | None = None,
     ) -> tuple[Workflow, Job]:
         """Records a job, or finds the one that the same request made before."""
         if spec.request_key is None:
-            return self._submit_new(spec, baseline, opened_at=opened_at, isolation=isolation, agent=agent)
+            return self._submit_new(
+                spec, baseline, opened_at=opened_at, isolation=isolation, agent=agent, rerun_of=rerun_of
+            )
         with requests.serialised(self.state, timeout_seconds=self.settings.lock_timeout_seconds):
             if made := requests.find(self.state, spec.request_key):
                 job = jobs.load(self.state, made)
@@ -148,6 +151,7 @@ class Footing:
         opened_at: Baseline,
         isolation: Isolation | None,
         agent: Invocation | None,
+        rerun_of: JobId | None = None,
     ) -> tuple[Workflow, Job]:
         """Records a job; a workflow that had to be opened for it goes again when the job cannot be made."""
         workflow, opened = self._join(spec.workflow, opened_at)
@@ -161,6 +165,7 @@ class Footing:
                 baseline=baseline,
                 isolation=isolation,
                 agent=agent,
+                rerun_of=rerun_of,
             )
         except BaseException:
             if opened:

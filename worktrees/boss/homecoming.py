@@ -1,39 +1,69 @@
 """The verbs that bring work home: merge, rollback, undo, and the log of what they did.
 
-A merge goes in stages, each one method: choose the jobs, plan in memory, land. Nothing has moved before the last; when
-somebody landed in between, all of it is done again.
+A merge goes in stages, each one method: choose the jobs, plan in memory, deal with conflicts as asked, land. Nothing
+has moved before the last; when somebody landed in between, all of it is done again, and said so.
+
+What a conflict leads to (`on_conflict`):
+
+    stop       nothing moves
+    skip       the rest lands
+    rerun      the jobs that do not merge run again, one after another, each on the result so far; all lands, or nothing
+    rollback   branch, index and files go back to what the workflow recorded at its start; what was there is kept
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, NamedTuple
+import contextlib
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from worktrees import changes, config, jobs, landing
+from worktrees.boss import hiring
 from worktrees.boss.footing import Footing
 from worktrees.boss.judgement import (
     candidate,
+    merge_spec,
     mergeable,
     operation_id,
+    person,
+    refuse_if_not_rerunnable,
     refuse_if_overlapping,
     refuse_if_sensitive,
     root,
     unfinished,
     with_conflicts,
 )
+from worktrees.boss.ordering import in_order, landing_most
 from worktrees.errors import Refused
-from worktrees.jobs import looks, removal
+from worktrees.jobs import again, looks, removal
 from worktrees.landing import Target
-from worktrees.model import ChangeSet, Job, Merged, MergePlan, Operation, OperationId, Overlap, Recorded
-from worktrees.render.text import listed
+from worktrees.merge import GOES_ON
+from worktrees.model import (
+    Baseline,
+    ChangeSet,
+    Job,
+    JobId,
+    Merged,
+    MergePlan,
+    MergeSpec,
+    Oid,
+    Operation,
+    OperationId,
+    Overlap,
+    Recorded,
+    Rerun,
+)
+from worktrees.render.text import counted, listed
 from worktrees.store import now
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
-Order = Literal["given", "completion", "created"]
-OnConflict = Literal["stop", "skip"]
 # Plans of one merge, while others land before it.
 _TRIES = 20
+
+
+def _in_silence(_: str) -> None:
+    """Tells nobody."""
 
 
 class Prepared(NamedTuple):
@@ -59,43 +89,49 @@ class Homecoming(Footing):
         self,
         *words: str,
         workflow: str | None = None,
-        into: str | None = None,
-        message: str | None = None,
-        strategy: str = "three-way",
-        order: Order | None = None,
-        on_conflict: OnConflict = "stop",
-        on_overlap: Literal["allow", "refuse"] = "allow",
-        refuse_sensitive: bool = False,
-        no_commit: bool = False,
         dry_run: bool = False,
+        narrate: Callable[[str], object] = _in_silence,
+        **wishes: Any,
     ) -> Merged:
         """Plans the merge in memory and lands it, wholly or not at all.
 
-        Without words: every job of the open workflow that succeeded, was captured whole and has not landed, in
-        completion order. Named jobs are merged in the order named, whatever their result. A conflict moves nothing
-        unless `on_conflict` is `skip`; it is in the answer's steps, not an exception.
+        `wishes` are fields of `MergeSpec`: `into`, `message`, `strategy`, `order`, `on_conflict`, ... Without words:
+        every job of the open workflow that succeeded, was captured whole and has not landed, in completion order. Named
+        jobs are merged in the order named, whatever their result. A conflict moves nothing unless `on_conflict` says
+        so; it is in the answer's steps, not an exception. `narrate` is told what takes long.
 
-        Raises: Refused `detached-head`, `would-overwrite`, `branch-moved`, `overlap`, `sensitive-paths`, ...
+        Raises: Usage; Refused `detached-head`, `would-overwrite`, `branch-moved`, `overlap`, `sensitive-paths`,
+        `not-rerunnable`, ...
         """
         self._boss_only("merge")
+        spec = merge_spec(wishes, self.settings)
+        reruns: list[Rerun] = []
         for left in reversed(range(_TRIES)):
             self._mend()
-            target = landing.find_target(self.repo, into)
-            chosen = self._to_merge(words, workflow, order)
-            prepared = self._plan(target, chosen, strategy, message, on_conflict)
-            if on_overlap == "refuse":
+            target = landing.find_target(self.repo, spec.into)
+            chosen = self._choose(words, workflow, {rerun.rerun_of: rerun.job_id for rerun in reruns})
+            prepared = self._plan_in_order(target, chosen, spec, named=bool(words))
+            if spec.on_overlap == "refuse":
                 refuse_if_overlapping(prepared.overlaps)
-            if refuse_sensitive:
+            if spec.refuse_sensitive:
                 refuse_if_sensitive(prepared.plan)
-            if dry_run or not prepared.moves:
-                return self._merged(prepared, None, dry_run=dry_run)
+            if dry_run:
+                return self._merged(prepared, dry_run=True)
+            if prepared.plan.conflicted and spec.on_conflict == "rollback":
+                return self._roll_back(prepared)
+            if prepared.plan.conflicted and spec.on_conflict == "rerun":
+                prepared = self._run_again(prepared, spec, reruns, narrate)
+            if not prepared.moves:
+                return self._merged(prepared, reruns=reruns)
             try:
-                operation = self._land(prepared, message, no_commit=no_commit)
+                operation = self._land(prepared, spec)
             except Refused as error:
                 if error.code == "branch-moved" and left:
-                    continue  # somebody landed between plan and lock; nobody has seen this plan, so make another
+                    # Somebody landed between plan and lock: make another plan.
+                    self._notice("planned-again", f"{error.message}; planned again")
+                    continue
                 raise
-            return self._merged(prepared, operation)
+            return self._merged(prepared, operation, reruns=reruns)
         raise AssertionError  # the last try returns or raises
 
     def rollback(self, to: str | None = None, *, workflow: str | None = None) -> Recorded:
@@ -145,38 +181,88 @@ class Homecoming(Footing):
         return landing.operations(self.state)[::-1] if self.state.exists() else []
 
     # ------------------------------------------------------------------------------------------------------- stages
-    def _plan(
-        self, target: Target, chosen: list[Job], strategy: str, message: str | None, on_conflict: OnConflict
-    ) -> Prepared:
+    def _choose(self, words: Sequence[str], workflow: str | None, instead: Mapping[JobId, JobId]) -> list[Job]:
+        """The jobs a merge is about: as named, or as they were made; `instead` names those that ran again for others.
+
+        A job that is being run again, or was with success, is not taken unless it is named.
+        """
+        if words:
+            chosen = jobs.resolve(self.state, words)
+            for number, job in enumerate(chosen):
+                if job.state != "done":
+                    raise unfinished(job, "it cannot be merged yet")
+                while chosen[number].job_id in instead:
+                    chosen[number] = jobs.load(self.state, instead[chosen[number].job_id])
+            return chosen
+        found = jobs.current_workflow(self.state, workflow) if self.state.exists() else None
+        everyone = jobs.load_all(self.state, found.workflow_id) if found else []
+        replaced = again.replaced(everyone)
+        everyone = [job for job in everyone if job.job_id not in replaced]
+        left = [job for job in everyone if not mergeable(job) and not job.landed_by and not job.dropped_by]
+        if left:
+            names = listed([f"{job.name or job.job_id} ({job.result or job.state})" for job in left])
+            self._notice("left-out", f"not merged: {names}")
+        return [job for job in everyone if mergeable(job)]
+
+    def _plan_in_order(self, target: Target, chosen: list[Job], spec: MergeSpec, *, named: bool) -> Prepared:
+        """The merge in the order asked for; without a wish in one that lands most, where the rest lands anyway."""
+        sets = {job.job_id: self._recorded_changes(job) for job in chosen}
+        chosen = in_order(chosen, sets, spec.order or ("given" if named else "completion"))
+        prepared = self._plan(target, chosen, spec)
+        if prepared.plan.conflicted and spec.order is None and spec.on_conflict in GOES_ON and len(chosen) > 2:
+            by_id = {job.job_id: job for job in chosen}
+            candidates = [candidate(job, sets[job.job_id]) for job in chosen]
+            order = landing_most(self.place, target.before, candidates, sets)
+            other = self._plan(target, [by_id[job_id] for job_id in order], spec)
+            if len(other.plan.conflicted) < len(prepared.plan.conflicted):
+                return other
+        return prepared
+
+    def _plan(self, target: Target, chosen: list[Job], spec: MergeSpec) -> Prepared:
         """The merge of these jobs onto a branch, in this order, worked out in memory."""
         sets = [self._recorded_changes(job) for job in chosen]
-        plan: MergePlan = config.plugin("merge", strategy)().plan(
+        plan: MergePlan = config.plugin("merge", spec.strategy)().plan(
             self.repo,
             self.place.store,
             target.before,
             [candidate(job, changed) for job, changed in zip(chosen, sets, strict=True)],
             identity=self.repo.identity(),
-            message=message,
-            on_conflict=on_conflict,
+            author=person(spec.author) if spec.author else None,
+            message=spec.message,
+            on_conflict=spec.on_conflict,
         )
         overlaps = with_conflicts(changes.overlaps(sets), plan)
-        return Prepared(target, chosen, plan, overlaps, bool(plan.conflicted) and on_conflict == "stop")
+        return Prepared(target, chosen, plan, overlaps, bool(plan.conflicted) and spec.on_conflict not in GOES_ON)
 
-    def _land(self, prepared: Prepared, message: str | None, *, no_commit: bool) -> Operation:
-        """Moves the branch to what was planned; the jobs that are in it are marked. Raises: Refused `branch-moved`."""
+    def _land(self, prepared: Prepared, spec: MergeSpec) -> Operation:
+        """Moves the branch to what was planned; the jobs that are in it are marked. Raises: Refused `branch-moved`.
+
+        A job that was run again is in it by the work of the other.
+        """
+        through = [step.job_id for step in prepared.plan.steps if step.outcome in ("landed", "empty")]
+        for job_id in through:  # grows: what ran again may have been a re-run itself
+            origin = jobs.load(self.state, job_id).rerun_of
+            through += [origin] if origin and not self._is_over(origin) else []
         operation = landing.land(
             self.place,
             prepared.plan,
             target=prepared.target,
-            jobs=[step.job_id for step in prepared.plan.steps if step.outcome in ("landed", "empty")],
+            jobs=through,
             workflow=prepared.jobs[0].workflow_id,
-            message=message or "merge " + ", ".join(job.name or job.job_id for job in prepared.jobs),
-            no_commit=no_commit,
+            message=spec.message or "merge " + ", ".join(job.name or job.job_id for job in prepared.jobs),
+            no_commit=spec.no_commit,
         )
         self._note_landings()
         return operation
 
-    def _merged(self, prepared: Prepared, operation: Operation | None, *, dry_run: bool = False) -> Merged:
+    def _merged(
+        self,
+        prepared: Prepared,
+        operation: Operation | None = None,
+        *,
+        dry_run: bool = False,
+        reruns: Sequence[Rerun] = (),
+    ) -> Merged:
         plan = prepared.plan
         return Merged(
             operation_id=operation.operation_id if operation else None,
@@ -188,26 +274,80 @@ class Homecoming(Footing):
             strategy=plan.strategy,
             steps=plan.steps,
             overlaps=prepared.overlaps,
+            reruns=list(reruns),
         )
 
-    def _to_merge(self, words: Sequence[str], workflow: str | None, order: Order | None) -> list[Job]:
-        """The jobs a merge is about, in order."""
-        if words:
-            chosen = jobs.resolve(self.state, words)
-            for job in chosen:
-                if job.state != "done":
-                    raise unfinished(job, "it cannot be merged yet")
-        else:
-            found = jobs.current_workflow(self.state, workflow) if self.state.exists() else None
-            everyone = jobs.load_all(self.state, found.workflow_id) if found else []
-            chosen = [job for job in everyone if mergeable(job)]
-            left = [job for job in everyone if not mergeable(job) and not job.landed_by and not job.dropped_by]
-            if left:
-                names = listed([f"{job.name or job.job_id} ({job.result or job.state})" for job in left])
-                self._notice("left-out", f"not merged: {names}")
-        keys = {"completion": lambda job: job.finished_at or "", "created": lambda job: job.created_at}
-        key = keys.get(order or ("given" if words else "completion"))
-        return sorted(chosen, key=key) if key else chosen
+    # ----------------------------------------------------------------------------------------------------- conflicts
+    def _roll_back(self, prepared: Prepared) -> Merged:
+        """Everything back to what the workflow recorded at its start, because of a conflict."""
+        operation = landing.rollback(self.place, jobs.load_workflow(self.state, prepared.jobs[0].workflow_id))
+        self._note_landings()
+        found = {"rolled_back_by": operation.operation_id, "after": operation.after}
+        return self._merged(prepared).model_copy(update=found)
+
+    def _run_again(
+        self, prepared: Prepared, spec: MergeSpec, reruns: list[Rerun], narrate: Callable[[str], object]
+    ) -> Prepared:
+        """Runs the jobs that do not merge again, one after another, each on the result so far; adds to `reruns`.
+
+        Nothing of a conflict ever got into the branch, so there is nothing to take out of it: what the jobs merge onto
+        and what their re-runs start from is the branch as it stands and, in memory, what merges with it. The first one
+        that fails ends it, and then nothing lands; what the others made stays and is taken by the next merge.
+        """
+        conflicting = {step.job_id: step for step in prepared.plan.conflicted}
+        waiting = [job for job in prepared.jobs if job.job_id in conflicting]
+        refuse_if_not_rerunnable(waiting)
+        if len(reruns) + len(waiting) > spec.max_reruns:
+            most = counted(spec.max_reruns, "job")
+            self._notice("too-many-reruns", f"{len(waiting)} do not merge, and at most {most} may run again")
+            return prepared._replace(stopped=True)
+        standing = [job for job in prepared.jobs if job.job_id not in conflicting]
+        for number, job in enumerate(waiting, 1):
+            word, base = job.name or job.job_id, prepared.plan.after
+            narrate(f"{word} does not merge: running it again on {base[:10]} ({number} of {len(waiting)})")
+            fresh = self._start_again(job, prepared.target, base)
+            narrate(f"{fresh.name or fresh.job_id}: {fresh.result}")
+            reruns.append(
+                Rerun(
+                    job_id=fresh.job_id,
+                    name=fresh.name,
+                    rerun_of=job.job_id,
+                    result=fresh.result,
+                    reason=fresh.reason,
+                )
+            )
+            if not mergeable(fresh):
+                left = [conflicting[each.job_id] for each in waiting[number - 1 :]]
+                plan = prepared.plan
+                steps = [
+                    step.model_copy(update={"outcome": "skipped", "commit": None, "tree": None})
+                    for step in plan.steps
+                    if step.job_id not in conflicting
+                ]
+                return prepared._replace(plan=plan.model_copy(update={"steps": steps + left}), stopped=True)
+            standing.append(fresh)
+            prepared = self._plan(prepared.target, standing, spec)
+        return prepared._replace(stopped=bool(prepared.plan.conflicted))
+
+    def _start_again(self, job: Job, target: Target, base: Oid) -> Job:
+        """Runs a job once more from a result of ours, to its end."""
+        if job.baseline.snapshot is not None:
+            self._notice("edits-not-carried", f"`{job.name or job.job_id}` runs again without your uncommitted edits")
+        baseline = Baseline(commit=base, branch=target.branch)
+        with contextlib.ExitStack() as brought:
+            if base != target.before:
+                brought.enter_context(self.place.store.transfer_to(self.repo, base, known=[target.before]))
+            spec = again.specification(self.state, job)
+            agent = hiring.hire(self.repo, spec)
+            workflow, fresh = self._submit(spec, baseline, opened_at=baseline, agent=agent, rerun_of=job.job_id)
+        jobs.admit(self.place, workflow)
+        jobs.wait(self.place, [fresh.job_id])
+        return jobs.load(self.state, fresh.job_id)
+
+    # --------------------------------------------------------------------------------------------------------- steps
+    def _is_over(self, job_id: JobId) -> bool:
+        job = jobs.load(self.state, job_id)
+        return bool(job.landed_by or job.dropped_by)
 
     def _recorded_changes(self, job: Job) -> ChangeSet:
         found = looks.recorded(self.state, job)

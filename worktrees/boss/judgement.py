@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
 
 from worktrees import config, jobs
 from worktrees.changes import is_sensitive
 from worktrees.errors import Refused, Usage
+from worktrees.jobs.again import is_rerunnable
 from worktrees.merge import Candidate, conflicts_between
-from worktrees.model import Finding, OperationId, PairConflict, WorkflowSummary, path_bytes
+from worktrees.model import Finding, MergeSpec, OperationId, PairConflict, WorkflowSummary, path_bytes
 from worktrees.render.text import counted, listed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from worktrees.config import Settings
     from worktrees.git import Repo
     from worktrees.isolation import Place
     from worktrees.model import ChangeSet, Job, MergePlan, Operation, Overlap, Workflow
     from worktrees.store import State
+
+
+_PERSON = re.compile(r"([^<>\0\n]*[^<>\0\n\s])\s*<([^<>\0\n\s]*)>")
 
 
 def layers(repo: Repo) -> list[tuple[str, Mapping[str, Any]]]:
@@ -119,7 +127,47 @@ def candidate(job: Job, changed: ChangeSet) -> Candidate:
         baseline=job.baseline,
         snapshot=changed.snapshot,
         files=changed.files,
+        workflow_id=job.workflow_id,
+        rerun_of=job.rerun_of,
     )
+
+
+def merge_spec(wishes: Mapping[str, Any], settings: Settings) -> MergeSpec:
+    """What is asked of a merge, checked. Raises: Usage."""
+    unknown = sorted(wishes.keys() - MergeSpec.model_fields.keys())
+    if unknown:
+        raise Usage(f"a merge knows no `{unknown[0]}`", hint="wt merge --help")
+    try:
+        spec = MergeSpec.model_validate({"author": settings.author, **wishes})
+    except ValueError as error:  # pydantic's own is one
+        first = error.errors()[0] if isinstance(error, ValidationError) else {"loc": ("?",), "msg": str(error)}
+        name = str(first["loc"][0])
+        raise Usage(f"`{wishes.get(name)}` is no `{name}` of a merge", hint="wt merge --help") from error
+    if spec.author is not None:
+        person(spec.author)
+    if spec.max_reruns < 1:
+        raise Usage(f"at least one job must be allowed to run again, not {spec.max_reruns}", hint="--max-reruns 1")
+    return spec
+
+
+def person(text: str) -> tuple[str, str]:
+    """`Name <address>`. Raises: Usage."""
+    found = _PERSON.fullmatch(text.strip())
+    if found is None:
+        raise Usage(f"`{text}` is no author", hint="write it like --author 'A U Thor <author@example.com>'")
+    return found[1], found[2]
+
+
+def refuse_if_not_rerunnable(conflicting: Sequence[Job]) -> None:
+    """Raises Refused `not-rerunnable` when any of the jobs has nothing to run."""
+    without = [job.name or job.job_id for job in conflicting if not is_rerunnable(job)]
+    if without:
+        raise Refused(
+            f"done by hand, with no command to run again: {listed(without)}",
+            code="not-rerunnable",
+            hint=f"wt diff {without[0]} --patch, or land the rest: wt merge --on-conflict skip",
+            details={"jobs": [job.job_id for job in conflicting if not is_rerunnable(job)]},
+        )
 
 
 def unfinished(job: Job, consequence: str) -> Refused:

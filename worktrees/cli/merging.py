@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
 from worktrees.cli.options import dry_run_option, jobs_argument, verb, workflow_option
 from worktrees.errors import Conflicted
-from worktrees.model import OperationLog
+from worktrees.model import MergeOrder, OperationLog
 from worktrees.render.text import listed
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     wt merge                          everything that succeeded, all or nothing
     wt merge audit fix -m "Parser"    these two, in this order
     wt merge --on-conflict skip       land what merges, leave the rest
+    wt merge --on-conflict rerun      run what does not merge again, on top of the rest
     """,
 )
 @dry_run_option
@@ -31,15 +32,21 @@ if TYPE_CHECKING:
 )
 @click.option("--strategy", metavar="NAME", default="three-way", show_default=True, help="How results become commits.")
 @click.option(
-    "--order", type=click.Choice(["given", "completion", "created"]), help="Default: as named, else by completion."
+    "--order",
+    type=click.Choice(get_args(MergeOrder)),
+    help="Default: as named, else by completion; where the rest lands without what conflicts, what lands most.",
 )
 @click.option(
     "--on-conflict",
-    type=click.Choice(["stop", "skip"]),
+    type=click.Choice(["stop", "skip", "rerun", "rollback"]),
     default="stop",
     show_default=True,
-    help="Land nothing, or the rest.",
+    help="Land nothing; land the rest; run what conflicts again, one by one; or take everything back.",
 )
+@click.option(
+    "--max-reruns", type=click.IntRange(1), metavar="N", default=5, show_default=True,
+    help="How many jobs `--on-conflict rerun` may run again.",
+)  # fmt: skip
 @click.option(
     "--on-overlap", type=click.Choice(["allow", "refuse"]), default="allow", show_default=True,
     help="About paths that two jobs changed but that merge.",
@@ -47,6 +54,7 @@ if TYPE_CHECKING:
 @click.option("--refuse-sensitive", is_flag=True, help="Refuse when hooks, CI or the like are touched.")
 @click.option("--no-commit", is_flag=True, help="Change files and index only; the branch stays.")
 @click.option("--into", metavar="BRANCH", help="Another branch than the one checked out here.")
+@click.option("--author", metavar="WHO", help="`Name <address>` of the jobs' commits (default: you, or the setting).")
 @workflow_option
 @jobs_argument()
 def merge(session: Session, jobs: tuple[str, ...], **wishes: Any) -> int:
@@ -56,8 +64,10 @@ def merge(session: Session, jobs: tuple[str, ...], **wishes: Any) -> int:
     worked out in memory; on a conflict nothing moves and the exit status is 3. Uncommitted edits stay; a merge that
     would overwrite one is refused.
     """
+    if wishes["author"] is None:
+        del wishes["author"]  # the setting decides
     with session.progress("merging", None):
-        merged = session.boss().merge(*jobs, **wishes)
+        merged = session.boss().merge(*jobs, narrate=session.narrate, **wishes)
     error = _conflict(merged)
     if session.json:
         return session.answer(merged, error=error)
@@ -75,12 +85,18 @@ def _conflict(merged: Merged) -> Conflicted | None:
     paths = list(dict.fromkeys(conflict.path for step in steps for conflict in step.conflicts))
     look = f"wt diff {names[0]} --patch" if names else "wt merge --dry-run"
     rest = len(merged.steps) > len(names) and not merged.landed
-    return Conflicted(
-        f"{listed(names)} {'conflicts' if len(names) == 1 else 'conflict'} in {listed(paths, 3)}"
-        + ("" if merged.landed else "; nothing moved"),
-        hint=look + (", or land the rest: wt merge --on-conflict skip" if rest else ""),
-        details={"steps": [step.dump() for step in steps]},
-    )
+    said = f"{listed(names)} {'conflicts' if len(names) == 1 else 'conflict'} in {listed(paths, 3)}"
+    hint = look + (", or land the rest: wt merge --on-conflict skip" if rest else "")
+    failed = [rerun for rerun in merged.reruns if rerun.result != "succeeded"]
+    if failed:
+        said += f", and the re-run {listed([rerun.name or rerun.job_id for rerun in failed])} {failed[0].result}"
+        hint = f"wt result {failed[0].name or failed[0].job_id} --full"
+    if merged.rolled_back_by:
+        said += f"; {merged.branch} is back at {merged.after[:10]}"
+        hint = f"what was there comes back by: wt undo {merged.rolled_back_by}"
+    elif not merged.landed:
+        said += "; nothing moved"
+    return Conflicted(said, hint=hint, details={"steps": [step.dump() for step in steps]})
 
 
 @verb("rollback", examples="wt rollback\nwt rollback --to op-000003")

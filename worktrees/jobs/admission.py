@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING
 
 from worktrees import config
 from worktrees.errors import Busy, NotFound, Refused, Usage, WorktreesError
-from worktrees.jobs import confinement, holders, leases, records, requests, room, settlement
+from worktrees.jobs import again, confinement, holders, leases, records, requests, room, settlement
 from worktrees.jobs.workflow import load_workflow, rewrite
 from worktrees.store import AliveLock, new_id, now, read_json, seconds_of, timestamp, write_bytes, write_json
 
@@ -57,6 +57,7 @@ def submit(
     baseline: Baseline | None = None,
     isolation: Isolation | None = None,
     agent: Invocation | None = None,
+    rerun_of: JobId | None = None,
 ) -> Job:
     """Records a job: `queued` with a command, `open` (workspace made before it returns) without one. Starts nothing.
 
@@ -89,6 +90,7 @@ def submit(
         effort=spec.effort,
         agent_arguments=spec.agent_arguments,
         command=command,
+        rerun_of=rerun_of,
         access=spec.access,
         isolation=spec.isolation,
         baseline=start,
@@ -227,6 +229,7 @@ def _write_spec(
     }
     # ASCII, because values that are not UTF-8 hold surrogates.
     write_bytes(directory / "spec.json", json.dumps(record).encode("ascii"))
+    again.keep(directory, spec)
 
 
 def _in_line(place: Place, job: Job, settings: Settings) -> Job:
@@ -521,6 +524,6 @@ def requeue(place: Place, directory: Path) -> Job | None:
         return None
     take_back(place, stored)
     with place.state.lock(f"workflow-{stored.workflow_id}", purpose=f"queue {stored.job_id} again"):
-        again = records.changed(stored, state="queued", workspace=None)
-        records.write(directory, again)
-    return again
+        queued = records.changed(stored, state="queued", workspace=None)
+        records.write(directory, queued)
+    return queued

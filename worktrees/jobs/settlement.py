@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 # What only a live job needs; `spec.json` and `launch.json` hold its environment.
 _PASSING = (
-    "launch.json", "spec.json", "stdin", "report-schema.json", "lease.json", "cancel.json", "fingerprint.json",
+    "launch.json", "spec.json", "report-schema.json", "lease.json", "cancel.json", "fingerprint.json",
     "settle-error",
 )  # fmt: skip
 

@@ -167,7 +167,14 @@ def pins(name: str, jobs: Iterable[Row]) -> set[str]:
     """Refs of the user's repository that a closed workflow still needs.
 
     A snapshot shares its unchanged files with the commit it started from. While its work is in no branch, that commit
-    must not fall to the user's gc, whatever becomes of the branch it was on.
+    must not fall to the user's gc, whatever becomes of the branch it was on. What landed for a job that was run again
+    is the work of the other.
     """
-    held = [job for job in jobs if job["snapshot"] and job["changedFiles"] != 0 and not job["landedBy"]]
+    jobs = list(jobs)
+    again = {job.get("rerunOf") for job in jobs}
+    held = [
+        job
+        for job in jobs
+        if job["snapshot"] and job["changedFiles"] != 0 and (not job["landedBy"] or job["jobId"] in again)
+    ]
     return {f"refs/wt/{name}/base", *(f"refs/wt/{name}/{job['jobId']}" for job in held)} if held else set()

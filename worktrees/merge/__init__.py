@@ -24,6 +24,8 @@ Invariants:
 """
 
 from worktrees.merge.ahead import conflicts_between
-from worktrees.merge.strategies import Candidate, MergeStrategy, OnConflict, Rebase, Squash, ThreeWay
+from worktrees.merge.strategies import GOES_ON, Candidate, MergeStrategy, Rebase, Resolution, Squash, ThreeWay
 
-__all__ = ["Candidate", "MergeStrategy", "OnConflict", "Rebase", "Squash", "ThreeWay", "conflicts_between"]
+__all__ = [
+    "GOES_ON", "Candidate", "MergeStrategy", "Rebase", "Resolution", "Squash", "ThreeWay", "conflicts_between",
+]  # fmt: skip

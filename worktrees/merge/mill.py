@@ -11,8 +11,9 @@ import os
 import re
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple, NoReturn
 
 from worktrees.errors import GitFailed, NotFound
@@ -30,24 +31,34 @@ _CONFLICT = re.compile(r"CONFLICT ?\((.*)\)")
 
 
 class Verdict(NamedTuple):
-    """What git says of one merge: its tree, and what does not merge."""
+    """What git says of one merge: its tree, what does not merge, and that in the lines of an index."""
 
     tree: Oid
     conflicts: list[Conflict]
+    stages: list[bytes]
 
 
 class Mill:
     """The two processes of a plan: one merges, one writes commits."""
 
     def __init__(
-        self, store: ObjectStore, merges: Process, commits: Process, scratch: Path, identity: tuple[str, str]
+        self,
+        store: ObjectStore,
+        merges: Process,
+        commits: Process,
+        scratch: Path,
+        identity: tuple[str, str],
+        author: tuple[str, str] | None,
     ) -> None:
         self._store = store
         self._merges = merges
         self._commits = commits
         self._scratch = scratch
-        name, address = identity
-        self._stamp = f"{name} <{address}> {int(time.time())} {time.strftime('%z')}".encode("utf-8", "surrogateescape")
+        when = f"{int(time.time())} {time.strftime('%z')}"
+        self._boss, self._author = (
+            f"{name} <{address}> {when}".encode("utf-8", "surrogateescape")
+            for name, address in (identity, author or identity)
+        )
         self._asked = False
 
     def trees(self, commits: Sequence[Oid]) -> dict[Oid, Oid]:
@@ -59,12 +70,12 @@ class Mill:
                 raise NotFound(f"the commit `{commit}` is not in the store any more", hint="wt doctor")
         return dict(zip(commits, map(Oid, answers), strict=True))
 
-    def commit(self, tree: Oid, parents: Sequence[Oid], message: str) -> Oid:
-        """Writes a commit in the boss's name."""
+    def commit(self, tree: Oid, parents: Sequence[Oid], message: str, *, work: bool = False) -> Oid:
+        """Writes a commit in the boss's name; one that holds a job's `work` has the author asked for."""
         lines = [b"tree " + tree.encode(), *(b"parent " + parent.encode() for parent in parents)]
         lines += [
-            b"author " + self._stamp,
-            b"committer " + self._stamp,
+            b"author " + (self._author if work else self._boss),
+            b"committer " + self._boss,
             b"",
             message.encode("utf-8", "backslashreplace"),
         ]
@@ -72,8 +83,8 @@ class Mill:
         self._commits.write(os.fsencode(self._scratch) + b"\n")
         return Oid(self._commits.read_until(b"\n").decode("ascii"))
 
-    def merge(self, ours: Oid, theirs: Oid) -> Verdict:
-        """What git makes of two commits and their own merge base."""
+    def merge(self, ours: str, theirs: str) -> Verdict:
+        """What git makes of two commits, or names of the view, and their own merge base."""
         # git keeps the last byte of an answer in its buffer; the second, trivial merge pushes it out.
         self._merges.write(f"{ours} {theirs}\n{ours} {ours}\n".encode())
         if self._asked:
@@ -93,12 +104,14 @@ class Mill:
         if not _OID.fullmatch(tree):
             self._malformed()
         stages: dict[bytes, set[int]] = {}
+        lines: list[bytes] = []
         submodules = False
         while entry := self._field():
             found = _STAGE.fullmatch(entry)
             if status == b"1" or found is None:
                 self._malformed()
             else:
+                lines.append(entry)
                 stages.setdefault(found[2], set()).add(int(found[1]))
                 submodules = submodules or entry.startswith(b"160000 ")
         kinds: dict[bytes, list[str]] = {path: [] for path in stages}
@@ -112,10 +125,11 @@ class Mill:
         if count and not submodules:
             self._malformed()
         if status == b"1":
-            return Verdict(Oid(tree), [])
+            return Verdict(Oid(tree), [], [])
         if not kinds:
             self._malformed()
-        return Verdict(Oid(tree), [conflict for path in sorted(kinds) for conflict in _conflicts(path, kinds[path])])
+        found_conflicts = [conflict for path in sorted(kinds) for conflict in _conflicts(path, kinds[path])]
+        return Verdict(Oid(tree), found_conflicts, lines)
 
     def _field(self) -> bytes:
         return self._merges.read_until(b"\0")
@@ -141,13 +155,28 @@ def _conflicts(path: bytes, kinds: list[str]) -> list[Conflict]:
 
 
 @contextlib.contextmanager
-def grinding(repo: Repo, store: ObjectStore, onto: Oid, identity: tuple[str, str]) -> Iterator[Mill]:
-    """Starts both processes in a view of the store that shows them the attributes of `onto` and nothing else."""
+def grinding(
+    repo: Repo,
+    store: ObjectStore,
+    onto: Oid,
+    identity: tuple[str, str],
+    *,
+    author: tuple[str, str] | None = None,
+    names: Mapping[str, Oid] = MappingProxyType({}),
+) -> Iterator[Mill]:
+    """Starts both processes in a view of the store that shows them the attributes of `onto` and nothing else.
+
+    `names` are branches of the view: a commit that is merged by its name stands under it in conflict markers.
+    """
     store.ensure(repo)
     with tempfile.TemporaryDirectory(prefix="wt-merge-", dir=temporary_place()) as scratch:
         view, tree = Path(scratch, "git"), Path(scratch, "tree")
         _make_view(repo, store, view)
         _show_attributes(store, onto, tree)
+        for name, commit in names.items():
+            place = view / ("HEAD" if name == "HEAD" else f"refs/heads/{name}")
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_text(f"{commit}\n")
         settings = repo.git("config", "--null", "--get-regexp", _SETTINGS, expect=(0, 1)).records
         config = [os.fsdecode(record).replace("\n", "=", 1) for record in settings]
         env = {"GIT_OBJECT_DIRECTORY": os.fspath(store.path / "objects")}
@@ -158,7 +187,7 @@ def grinding(repo: Repo, store: ObjectStore, onto: Oid, identity: tuple[str, str
             ) as merges,
             Process("hash-object", "-t", "commit", "-w", "--stdin-paths", git_dir=view, env=env) as commits,
         ):  # fmt: skip
-            yield Mill(store, merges, commits, Path(scratch, "commit"), identity)
+            yield Mill(store, merges, commits, Path(scratch, "commit"), identity, author)
 
 
 def _make_view(repo: Repo, store: ObjectStore, view: Path) -> None:

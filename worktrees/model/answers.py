@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from worktrees.model.names import JobId, Oid, OperationId, WorkflowName
+from worktrees.model.names import JobId, Oid, OperationId, Result, WorkflowName
 from worktrees.model.values import (
     Audit,
     Baseline,
@@ -141,8 +141,21 @@ class Check(Value):
     runs: list[CheckRun] = []
 
 
+class Rerun(Value):
+    """A job that was run again because the work of another, of the same specification, did not merge."""
+
+    job_id: JobId
+    name: str | None = None
+    rerun_of: JobId
+    result: Result | None = None
+    reason: str | None = None
+
+
 class Merged(Value):
-    """`merge`: what was, or with `dryRun` would be, landed. Nothing to do is `landed` false without steps or error."""
+    """`merge`: what was, or with `dryRun` would be, landed. Nothing to do is `landed` false without steps or error.
+
+    `reruns` are jobs that were run again on the way; `rolledBackBy` is the rollback a conflict led to.
+    """
 
     operation_id: OperationId | None = None
     landed: bool = False
@@ -154,6 +167,8 @@ class Merged(Value):
     steps: list[Step] = []
     overlaps: list[Overlap] = []
     check: Check | None = None
+    reruns: list[Rerun] = []
+    rolled_back_by: OperationId | None = None
 
 
 class Recorded(Value):

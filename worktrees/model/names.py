@@ -22,6 +22,8 @@ Result = Literal["succeeded", "failed", "cancelled", "expired", "lost"]
 FileStatus = Literal["A", "M", "D", "R", "C", "T"]
 EventType = Literal["message", "progress", "tool_call", "tool_result", "error", "final"]
 StepOutcome = Literal["landed", "conflict", "empty", "skipped", "failed-check"]
+MergeOrder = Literal["given", "completion", "created", "name", "size", "fewest-overlaps"]
+OnConflict = Literal["stop", "skip", "rerun", "manual", "rollback"]
 OperationKind = Literal["merge", "rollback", "undo", "drop"]
 # `prepared` is written before anything moves; a crash leaves it, and the next command settles it one way or the other.
 OperationState = Literal["prepared", "done", "aborted"]

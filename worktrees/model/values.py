@@ -6,7 +6,7 @@ an empty list is `[]`: nothing is left out. Unknown fields of a newer record sur
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 from pydantic.alias_generators import to_camel
@@ -17,7 +17,9 @@ from worktrees.model.names import (
     EventType,
     FileStatus,
     JobId,
+    MergeOrder,
     Oid,
+    OnConflict,
     OperationId,
     OperationKind,
     OperationState,
@@ -149,6 +151,7 @@ class Job(Value):
 
     `sandbox` is the level really in force: `bubblewrap`, `landlock`, `sandbox-exec`, or `none`, as it is for a job that
     has not started and for an open one. `network` is False when the worker was to have none.
+    `rerun_of` is the job whose specification this is, run again because the other's work did not merge.
     """
 
     job_id: JobId
@@ -161,6 +164,7 @@ class Job(Value):
     agent_arguments: list[str] = []
     resumes: JobId | None = None
     command: list[str] | None = None
+    rerun_of: JobId | None = None
     access: Access = "workspace-write"
     isolation: str = "worktree"
     state: State = "queued"
@@ -222,8 +226,16 @@ class Conflict(Value):
     kind: str
 
 
+class Clash(Value):
+    """Where a merge stopped: the result so far, and the two commits of wt's own store that do not merge."""
+
+    so_far: Oid
+    ours: Oid
+    theirs: Oid
+
+
 class Step(Value):
-    """One job's place in a merge."""
+    """One job's place in a merge; `rerun_of` is the job it stands for, where that one conflicted and was run again."""
 
     job_id: JobId
     name: str | None = None
@@ -233,15 +245,20 @@ class Step(Value):
     conflicts: list[Conflict] = []
     files: int = 0
     sensitive: list[str] = []
+    rerun_of: JobId | None = None
 
 
 class MergePlan(Value):
-    """A whole merge worked out in memory; nothing has moved. `after` equals `before` when there is nothing to land."""
+    """A whole merge worked out in memory; nothing has moved. `after` equals `before` when there is nothing to land.
+
+    `clash` is what the first conflict was.
+    """
 
     strategy: str
     before: Oid
     after: Oid
     steps: list[Step] = []
+    clash: Clash | None = None
 
     @property
     def conflicted(self) -> list[Step]:
@@ -266,6 +283,25 @@ class CheckRun(Value):
     jobs: list[JobId]
     exit_code: int
     seconds: float
+
+
+class MergeSpec(Value):
+    """What a caller asks of a merge; what is kept of it while a conflict is resolved by hand.
+
+    `into` is the branch, by default the one checked out; `author` (`Name <address>`) is that of the jobs' commits;
+    `max_reruns` bounds how many jobs one merge runs again.
+    """
+
+    into: str | None = None
+    message: str | None = None
+    strategy: str = "three-way"
+    order: MergeOrder | None = None
+    on_conflict: OnConflict = "stop"
+    on_overlap: Literal["allow", "refuse"] = "allow"
+    refuse_sensitive: bool = False
+    no_commit: bool = False
+    author: str | None = None
+    max_reruns: int = 5
 
 
 class Operation(Value):

@@ -195,6 +195,8 @@ def _step_detail(step: Step) -> str:
     if step.outcome == "conflict":
         parts = [f"{shown(conflict.path)} ({shown(conflict.kind)})" for conflict in step.conflicts] + parts
         return "; ".join(parts)
+    if step.rerun_of:
+        parts.append(f"run again for {step.rerun_of}")
     return ", ".join([counted(step.files, "file"), *parts]) if step.outcome == "landed" else "".join(parts)
 
 
@@ -204,12 +206,12 @@ def merged_text(merged: Merged, out: Terminal) -> str:
     if not merged.steps:
         return f"Already up to date: nothing to merge into {branch}."
     rows = []
-    for step in merged.steps:
+    for number, step in enumerate(merged.steps, 1):
         word = step.outcome
         unmoved = "would land" if merged.dry_run else "merges"
         word_text = unmoved if word == "landed" and not merged.landed else word
         commit = (step.commit or "")[:10] if merged.landed else ""
-        name = shown(step.name or step.job_id)
+        name = (f"{number}. " if merged.dry_run else "") + shown(step.name or step.job_id)
         rows.append((name, out.paint(word_text, _OUTCOMES[word]), commit, _step_detail(step)))
     lines = [table(("JOB", "OUTCOME", "COMMIT", "WHAT"), rows, out)]
     if merged.overlaps:
