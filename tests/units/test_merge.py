@@ -1,9 +1,6 @@
 """Merging in memory: git's own verdict, git's own trees, nobody's attributes but the boss's."""
 
 import os
-import random
-import subprocess
-from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -253,6 +250,23 @@ def test_line_ends_are_made_equal_when_the_user_says_so(desk: Desk) -> None:
     assert desk.read(desk.plan([job]).after, "a.txt") == b"one\n2\n3\n4\n5\n"
 
 
+def test_a_worker_cannot_have_line_ends_waved_through(desk: Desk) -> None:
+    """With `merge.renormalize` git itself goes by the attributes of the result, the worker's among them."""
+    kit = desk.kit
+    kit.git("config", "merge.renormalize", "true")
+    dos = kit.read("src/app.py").replace(b"\n", b"\r\n")
+    job = desk.job({"src/app.py": dos, ".gitattributes": b"* text=auto\n"}, name="planted")
+    kit.write("src/app.py", edited((3, "boss")))
+    kit.commit("the boss went on")
+    assert conflicts(desk.plan([job])) == {"planted": {("src/app.py", "contents")}}
+    assert conflicts(desk.plan([job], strategy=Rebase())) == {"planted": {("src/app.py", "contents")}}
+    assert conflicts_between(desk.place.repo, desk.store, Oid(kit.head()), [(job, None)])[0]
+    kit.write(".gitattributes", "* text=auto\n")
+    kit.commit("and wants it so")
+    other = desk.job({"src/util.py": "1\r\n"}, base="HEAD~1", name="other")
+    assert not desk.plan([other]).conflicted
+
+
 # ----------------------------------------------------------------------------------------------------- other strategies
 def test_rebase_makes_a_line_of_commits(desk: Desk) -> None:
     jobs = [
@@ -324,6 +338,30 @@ def test_a_merge_that_breaks_is_an_error_and_never_a_conflict(
     assert failed.value.hint
 
 
+@pytest.mark.parametrize("spoken", [0, 1, 60, 200], ids="{} bytes said".format)
+def test_a_git_that_aborts_between_two_merges_is_an_error_and_never_a_conflict(
+    desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spoken: int
+) -> None:
+    """Its first answer is whole, the second is cut off somewhere; `skip` must not take that for a conflict."""
+    from worktrees.git import door
+
+    jobs = [desk.job({"src/app.py": edited((3, word))}, name=word) for word in ("one", "two", "three")]
+    assert [step.outcome for step in desk.plan(jobs, on_conflict="skip").steps] == ["landed", "conflict", "conflict"]
+    real = door.executable()
+    first = len(b"1\0\0\0") + 40
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    (broken / "git").write_text(
+        f'#!/bin/sh\ncase "$*" in *merge-tree*) ;; *) exec {real} "$@";; esac\n'
+        f'{real} "$@" | {{ dd bs=1 count={2 * first + spoken} status=none; kill -ABRT $$; }}\n'
+    )
+    (broken / "git").chmod(0o755)
+    monkeypatch.setattr(door, "executable", lambda: str(broken / "git"))
+    for strategy in (ThreeWay(), Rebase()):
+        with pytest.raises(GitFailed):
+            desk.plan(jobs, strategy=strategy, on_conflict="skip")
+
+
 # -------------------------------------------------------------------------------------------------------------- overlap
 def test_conflicts_between_pairs(desk: Desk) -> None:
     one = desk.job({"src/app.py": edited((3, "1"))})
@@ -336,98 +374,3 @@ def test_conflicts_between_pairs(desk: Desk) -> None:
     assert [[(each.path, each.kind) for each in answer] for answer in answers] == [
         [("src/app.py", "contents")], [], [], [], [("src/app.py", "contents")],
     ]  # fmt: skip
-
-
-# ---------------------------------------------------------------------------------------------------- git is the oracle
-class Oracle:
-    """A checkout in which git itself merges or picks the same commits."""
-
-    def __init__(self, desk: Desk, path: Path) -> None:
-        self.kit = RepoKit(path)
-        self.environment = {"GIT_ALTERNATE_OBJECT_DIRECTORIES": str(desk.store.path / "objects")}
-        subprocess.run(["git", "clone", "--quiet", "--shared", desk.kit.path, path], check=True)
-
-    def put(self, snapshot: str, *, pick: bool) -> tuple[str, set[bytes]]:
-        """The tree that results, and the paths left unmerged (then nothing was done)."""
-        words = ["cherry-pick", "--keep-redundant-commits"] if pick else ["merge", "--quiet", "--no-ff", "-m", "merge"]
-        self.kit.git(*words, snapshot, env=self.environment, check=False)
-        unmerged = {
-            record.split(b"\t", 1)[1]
-            for record in self.kit.git("ls-files", "-u", "-z", env=self.environment).split(b"\0")
-            if record
-        }
-        if unmerged:
-            self.kit.git("reset", "--quiet", "--hard", env=self.environment)
-            self.kit.git("clean", "-qfdx", env=self.environment)
-        return self.kit.git("rev-parse", "HEAD^{tree}", env=self.environment).decode().strip(), unmerged
-
-
-def random_edits(
-    chance: random.Random, base: dict[str, str]
-) -> dict[str, str | bytes | tuple[str, bytes | str] | None]:
-    """A few changes of every kind git merges."""
-    edits: dict[str, str | bytes | tuple[str, bytes | str] | None] = {}
-    for path in chance.sample(sorted(base), chance.randint(1, 4)):
-        lines = base[path].splitlines(keepends=True)
-        spot, word = chance.randrange(len(lines)), f"{chance.choice('xy')}\n"
-        kind = chance.randrange(9)
-        if kind <= 3:
-            lines[spot] = word
-            edits[path] = "".join(lines)
-        elif kind == 4:
-            edits[path] = None
-        elif kind == 5:
-            lines[spot] = word
-            edits[path] = None
-            edits[chance.choice(["moved/", "src/", ""]) + path.replace("/", "-")] = "".join(lines)
-        elif kind == 6:
-            edits[path] = ("100755", base[path])
-        elif kind == 7:
-            edits[path] = ("120000", chance.choice(["a", "b"]))
-        else:
-            edits[path] = None
-            edits[f"{path}/inside"] = word
-    if chance.random() < 0.3:
-        edits[f"new{chance.randrange(2)}"] = f"{chance.choice('xy')}\n"
-    if chance.random() < 0.15:  # a whole directory moves
-        for path, content in base.items():
-            if path.startswith("lib/"):
-                edits[path] = None
-                edits[path.replace("lib/", "library/")] = content
-    return edits
-
-
-def compared(desk: Desk, oracle: Oracle, jobs: Sequence[Candidate], *, pick: bool) -> int:
-    """Merges as we do and as git does; how many steps conflicted in both."""
-    plan = desk.plan(jobs, strategy=Rebase() if pick else ThreeWay(), on_conflict="skip")
-    oracle.kit.git("reset", "--quiet", "--hard", plan.before)
-    for step, job in zip(plan.steps, jobs, strict=True):
-        tree, unmerged = oracle.put(job.snapshot, pick=pick)
-        # git appends the name of a side, which is HEAD there and a commit here.
-        named = {each.path.split("~")[0].encode() for each in step.conflicts}
-        assert {path.split(b"~")[0] for path in unmerged} <= named, step
-        assert bool(unmerged) == bool(named), step
-        if step.tree:
-            assert step.tree == tree, step
-    return len(plan.conflicted)
-
-
-@pytest.mark.parametrize("pick", [False, True], ids=["three-way", "rebase"])
-def test_s23_random_edits_give_gits_own_trees_or_conflicts(
-    make_repo: Callable[[str], RepoKit], tmp_path: Path, pick: bool
-) -> None:
-    kit = make_repo("subject")
-    base = {
-        f"{place}{name}": "".join(f"{name} {number}\n" for number in range(12))
-        for place in ("", "lib/", "src/deep/") for name in "abcd"
-    }  # fmt: skip
-    for path, content in base.items():
-        kit.write(path, content)
-    kit.commit("base")
-    desk = Desk(kit)
-    oracle = Oracle(desk, tmp_path / "oracle")
-    chance = random.Random(os.environ.get("WT_TEST_SEED", "23"))
-    conflicting = sum(
-        compared(desk, oracle, [desk.job(random_edits(chance, base)) for _ in range(3)], pick=pick) for _ in range(12)
-    )
-    assert 0 < conflicting < 36

@@ -15,7 +15,9 @@ Invariants:
 - Attributes (`merge=union`, `text`, `eol`, …) are those of the commit merged onto and of the user's own
   `info/attributes`, never a worker's: a worker that plants `* merge=union` does not get its conflicts waved through. So
   a merge runs in a view: a temporary git directory over the store's objects, whose work tree holds nothing but those
-  `.gitattributes`.
+  `.gitattributes`. With `merge.renormalize` git takes the topmost ones from the result of the merge instead; where a
+  worker changed any, nothing is renormalised, and line ends that differ are a conflict.
+- A job that changed nothing lands nothing, also when it began on another branch: git would merge that branch.
 - Of the user's configuration only what decides the outcome of a merge is handed over. A merge driver (a command) runs
   only when the user's own global configuration defines it; one of the repository's configuration is merged as text.
 - The boss's uncommitted edits that were carried into a workspace are taken out of the side again. Where they cannot be

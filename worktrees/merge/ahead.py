@@ -19,7 +19,8 @@ def conflicts_between(
     Raises: GitFailed; NotFound for a snapshot that is gone.
     """
     everybody = {each.job_id: each for pair in pairs for each in pair if each is not None}
-    with grinding(repo, store, onto, TOOL_IDENTITY) as mill:
+    work = [each.work for each in everybody.values()]
+    with grinding(repo, store, onto, TOOL_IDENTITY, work=work) as mill:
         commits = [onto, *(oid for each in everybody.values() for oid in commits_of(each))]
         tools = Round(mill, mill.trees(commits))
         sides = {job: tools.side(candidate) for job, candidate in everybody.items()}

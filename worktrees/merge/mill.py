@@ -18,6 +18,7 @@ from typing import NamedTuple, NoReturn
 
 from worktrees.errors import GitFailed, NotFound
 from worktrees.git import ObjectStore, Process, Repo, reader, temporary_place
+from worktrees.git.objects import SUBMODULE_MODE
 from worktrees.model import Conflict, Oid, path_base64, path_text
 
 _SETTINGS = (
@@ -161,24 +162,29 @@ def grinding(
     onto: Oid,
     identity: tuple[str, str],
     *,
+    work: Sequence[tuple[Oid, Oid]] = (),
     author: tuple[str, str] | None = None,
     names: Mapping[str, Oid] = MappingProxyType({}),
 ) -> Iterator[Mill]:
     """Starts both processes in a view of the store that shows them the attributes of `onto` and nothing else.
 
-    `names` are branches of the view: a commit that is merged by its name stands under it in conflict markers.
+    `work` is what each worker did: where it started and its snapshot. `names` are branches of the view: a commit that
+    is merged by its name stands under it in conflict markers.
     """
     store.ensure(repo)
     with tempfile.TemporaryDirectory(prefix="wt-merge-", dir=temporary_place()) as scratch:
         view, tree = Path(scratch, "git"), Path(scratch, "tree")
         _make_view(repo, store, view)
-        _show_attributes(store, onto, tree)
+        _furnish(repo, store, onto, tree)
         for name, commit in names.items():
             place = view / ("HEAD" if name == "HEAD" else f"refs/heads/{name}")
             place.parent.mkdir(parents=True, exist_ok=True)
             place.write_text(f"{commit}\n")
         settings = repo.git("config", "--null", "--get-regexp", _SETTINGS, expect=(0, 1)).records
         config = [os.fsdecode(record).replace("\n", "=", 1) for record in settings]
+        if any(word.startswith("merge.renormalize") for word in config) and _attributes_touched(store, work):
+            # git renormalises by the topmost attributes of the merge's result, whatever the work tree says.
+            config.append("merge.renormalize=false")
         env = {"GIT_OBJECT_DIRECTORY": os.fspath(store.path / "objects")}
         with (
             Process(
@@ -190,6 +196,15 @@ def grinding(
             yield Mill(store, merges, commits, Path(scratch, "commit"), identity, author)
 
 
+def _attributes_touched(store: ObjectStore, work: Sequence[tuple[Oid, Oid]]) -> bool:
+    """Whether a worker changed attributes anywhere; a directory that is renamed may take them to the top."""
+    for start, snapshot in work:
+        changed = store.git("diff-tree", "-r", "-z", "--name-only", "--no-renames", start, snapshot).records
+        if any(path.rpartition(b"/")[2] == b".gitattributes" for path in changed):
+            return True
+    return False
+
+
 def _make_view(repo: Repo, store: ObjectStore, view: Path) -> None:
     for part in ("objects", "refs", "info"):
         (view / part).mkdir(parents=True)
@@ -199,21 +214,26 @@ def _make_view(repo: Repo, store: ObjectStore, view: Path) -> None:
         (view / "info" / "attributes").write_bytes((repo.common_dir / "info" / "attributes").read_bytes())
 
 
-def _show_attributes(store: ObjectStore, commit: Oid, into: Path) -> None:
-    """Writes every `.gitattributes` of a commit's tree below a directory.
+def _furnish(repo: Repo, store: ObjectStore, commit: Oid, into: Path) -> None:
+    """Puts into a directory what git looks at in a work tree: `.gitattributes` of a commit, the boss's submodules.
 
-    There always is one at the top, an empty one if need be: git would otherwise take it from the trees being merged.
+    There always is a `.gitattributes` at the top, an empty one if need be: git would otherwise take it from the trees
+    being merged. Of a submodule that is checked out git asks which of two commits comes after the other.
     """
     into.mkdir()
     (into / ".gitattributes").touch()
     listed = store.git("ls-tree", "-r", "-z", "--full-tree", commit).records
     with reader(store.path, native=False) as objects:
         for record in listed:
-            if not record.endswith((b"/.gitattributes", b"\t.gitattributes")):
-                continue
             fields, _, path = record.partition(b"\t")
             mode, _, oid = fields.decode("ascii").split(" ")
-            if mode.startswith("100") and not {b"", b".", b"..", b".git"} & set(path.split(b"/")):
-                target = into / os.fsdecode(path)
+            attributes = path.rpartition(b"/")[2] == b".gitattributes" and mode.startswith("100")
+            if not (attributes or mode == SUBMODULE_MODE) or {b"", b".", b"..", b".git"} & set(path.split(b"/")):
+                continue
+            target = into / os.fsdecode(path)
+            if attributes:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 target.write_bytes(objects.blob(Oid(oid)))
+            elif repo.work_tree and os.path.lexists((here := repo.work_tree / os.fsdecode(path)) / ".git"):
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.symlink_to(here)

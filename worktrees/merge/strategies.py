@@ -52,6 +52,11 @@ class Candidate:
         """What people call it."""
         return self.name or self.job_id
 
+    @property
+    def work(self) -> tuple[Oid, Oid]:
+        """What the worker did: where it started, and its snapshot."""
+        return self.baseline.start, self.snapshot
+
 
 class Resolution(NamedTuple):
     """How a job's conflict was resolved by hand: the result it was joined to, and what came of it, as commits."""
@@ -219,7 +224,8 @@ class _Chained:
         resolutions: Mapping[JobId, Resolution] = MappingProxyType({}),
     ) -> MergePlan:
         """Works out the merge of all candidates, in the order given, onto a commit; see `MergeStrategy`."""
-        with grinding(repo, store, onto, identity, author=author) as mill:
+        work = [each.work for each in candidates]
+        with grinding(repo, store, onto, identity, work=work, author=author) as mill:
             commits = [onto, *(oid for each in candidates for oid in commits_of(each))]
             commits += [oid for resolution in resolutions.values() for oid in resolution]
             tools = Round(mill, mill.trees(commits), resolutions)
