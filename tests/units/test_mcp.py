@@ -225,6 +225,55 @@ def test_a_conflict_is_an_answer_and_moves_nothing(repo: RepoKit, wt: Wt) -> Non
 
 
 # ------------------------------------------------------------------------------------------------------------ jobs
+def test_codex_spawn_starts_the_agent_as_asked(repo: RepoKit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = (
+        {"type": "thread.started", "thread_id": "t"},
+        {"type": "item.completed", "item": {"id": "item_0", "type": "agent_message", "text": "all done"}},
+        {"type": "turn.completed", "usage": {"input_tokens": 1, "cached_input_tokens": 0, "output_tokens": 2}},
+    )
+    (tmp_path / "bin").mkdir()
+    codex = tmp_path / "bin" / "codex"
+    lines = "\n".join(json.dumps(line) for line in said)
+    codex.write_text(f"#!/bin/sh\necho \"$@\" > words.txt\ncat > prompt.txt\ncat <<'E'\n{lines}\nE\n", encoding="utf-8")
+    codex.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{codex.parent}{os.pathsep}{os.environ['PATH']}")
+
+    async def story(host: Host) -> None:
+        jobs = [
+            (await host("codex_spawn", prompt="mend it", model="m-1", reasoningEffort="high"))["jobId"],
+            *[
+                member["jobId"]
+                for member in (
+                    await host(
+                        "codex_spawn_group",
+                        defaults={"sandbox": "read-only", "model": "m-2"},
+                        jobs=[{"prompt": "look", "label": "a look"}, {"prompt": "again", "sandbox": "workspace-write"}],
+                        includeHandshake=True,
+                    )
+                )["results"]
+            ],
+        ]
+        pending = jobs
+        while pending:
+            pending = (await host("codex_wait_any", jobIds=jobs))["pending"]
+        rows = {row["jobId"]: row for row in (await host("wt_list"))["jobs"]}
+        assert [rows[job]["access"] for job in jobs] == ["workspace-write", "read-only", "workspace-write"]
+        assert rows[jobs[1]]["name"] == "a-look"
+        for job in (jobs[0], jobs[2]):
+            result = await host("codex_result", jobId=job)
+            assert (result["status"], result["finalMessage"]) == ("done", "all done"), result
+            assert result["modifiedFiles"] == ["prompt.txt", "words.txt"]
+        assert (await host("wt_merge", jobIds=[jobs[0]]))["landed"]
+        words = repo.read("words.txt").decode()
+        assert "m-1" in words
+        assert "high" in words
+        assert repo.read("prompt.txt").decode().endswith("mend it\n")
+        assert await host.code("codex_spawn", prompt="x", agent="nobody") == "usage"
+        assert await host.code("codex_spawn", prompt=" ") == "usage"
+
+    inside(repo, story)
+
+
 def test_an_open_workspace_is_for_whoever_called(repo: RepoKit) -> None:
     async def story(host: Host) -> None:
         opened = await host("wt_spawn", name="mine")

@@ -181,6 +181,10 @@ class JobTools:
             str | None, Field(description="What is to be done; an agent's whole prompt. Default: nothing.")
         ] = None,
         agent: Annotated[str | None, Field(description="An agent program instead of a command. Default: none.")] = None,
+        model: Model = None,
+        effort: Annotated[
+            str | None, Field(description="Its reasoning effort, in its own words. Default: its own.")
+        ] = None,
         name: Annotated[str | None, Field(description="What to call the job. Default: only its id.")] = None,
         sandbox: Sandbox = None,
         base: Annotated[str | None, Field(description="Where to start: any revision. Default: HEAD.")] = None,
@@ -206,6 +210,8 @@ class JobTools:
             command=command,
             task=task,
             agent=agent,
+            model=model,
+            effort=effort,
             name=name,
             access=sandbox or "workspace-write",
             base=base,
@@ -384,8 +390,7 @@ class JobTools:
 def _agent_spec(prompt: str, agent: str, model: str | None, effort: str | None, sandbox: Access | None) -> JobSpec:
     if not prompt.strip():
         raise Usage("the prompt is empty", hint="say what the worker is to do")
-    del model, effort
-    return JobSpec(agent=agent, task=prompt, access=sandbox or "workspace-write")
+    return JobSpec(agent=agent, task=prompt, model=model, effort=effort, access=sandbox or "workspace-write")
 
 
 def _merged(asked: GroupJob, defaults: Wishes | None) -> dict[str, Any]:
