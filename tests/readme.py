@@ -1,7 +1,7 @@
-"""Plays the console blocks of the README and writes their real output: `python -m tests.readme`.
+"""Plays the console blocks of README and guide and writes their real output: `python -m tests.readme [DOCUMENT]`.
 
-All blocks are one shell session in a new directory; a line that starts with `$ ` is typed, what follows it is what came
-out, both streams in order.
+All blocks of a document are one shell session in a new directory; a line that starts with `$ ` is typed, what follows
+it is what came out, both streams in order.
 """
 
 import os
@@ -14,6 +14,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 README = Path(__file__).parent.parent / "README.md"
+GUIDE = README.parent / "docs" / "guide.md"
+SKILL = README.parent / "worktrees" / "plugin" / "skills" / "wt" / "SKILL.md"
 BLOCK = re.compile(r"^```console\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 _MARK = "@@ next @@"
 _VARIABLE = (
@@ -57,16 +59,24 @@ def play(text: str, place: Path, environment: Mapping[str, str]) -> list[str]:
     return ["".join(f"$ {line}\n{next(outputs, '')}" for line in commands(block)) for block in blocks]
 
 
-def main() -> None:
-    """Writes the README with the outputs of today."""
+def rewritten(document: Path) -> str:
+    """A document with the outputs of today."""
+    text = document.read_text(encoding="utf-8")
     with tempfile.TemporaryDirectory() as place:
         home = Path(place) / "home"
         home.mkdir()
         (home / ".gitconfig").write_text("[user]\n\tname = You\n\temail = you@example.com\n", encoding="utf-8")
         environment = {"PATH": os.environ["PATH"], "HOME": str(home), "TMPDIR": place, "LC_ALL": "C.UTF-8"}
-        text = README.read_text(encoding="utf-8")
         played = iter(play(text, Path(place), environment))
-        README.write_text(BLOCK.sub(lambda _: f"```console\n{next(played)}```", text), encoding="utf-8")
+    return BLOCK.sub(lambda _: f"```console\n{next(played)}```", text)
+
+
+def main() -> None:
+    """Writes the documents named, by default all, with the outputs of today; the guide's twin with it."""
+    for document in [Path(name) for name in sys.argv[1:]] or [README, GUIDE]:
+        document.write_text(rewritten(document), encoding="utf-8")
+    head = SKILL.read_text(encoding="utf-8").partition("\n---\n")[0]
+    SKILL.write_text(f"{head}\n---\n\n{GUIDE.read_text(encoding='utf-8')}", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ HOUSE = Path(__file__).parent.parent / "worktrees"
 FLOORS = {
     0: "errors model",
     1: "git store config",
-    2: "isolation runner sandbox guard agents changes merge board transport setup render",
+    2: "isolation runner sandbox guard agents changes merge board transport setup render guide",
     3: "jobs landing awcp schema",
     4: "boss demo",
     5: "cli mcp top supervisor",

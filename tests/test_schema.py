@@ -12,7 +12,8 @@ from worktrees.schema import ANSWERS, document
 
 FOSSIL = Path(__file__).parent / "fossils" / "1" / "schema.json"
 SESSION = """
-    version | config | setup | schema | completion bash | list | status | log | doctor | workflow list | overlap | merge
+    guide | version | config | setup | schema
+    completion bash | list | status | log | doctor | workflow list | overlap | merge
     spawn --name one --task work -- sh -c 'echo said; echo one >> src/app.py; echo x > x.log'
     spawn --name two -- sh -c 'echo two >> src/app.py; exit 3'
     spawn --name mine

@@ -48,6 +48,7 @@ ANSWERS: dict[str, type[Value]] = {
     "doctor": Diagnosis,
     "drop": Removed,
     "events": EventPage,
+    "guide": Text,
     "hooks install": Hooks,
     "hooks status": Hooks,
     "hooks uninstall": Hooks,

@@ -17,6 +17,7 @@ from mcp.client.streamable_http import streamable_http_client
 
 from tests.hosting import Host, Refusal, played
 from tests.kit import Gate, RepoKit, Wt, eventually
+from tests.readme import GUIDE
 from worktrees.boss import Boss
 from worktrees.errors import Usage
 from worktrees.mcp.address import parsed
@@ -92,6 +93,8 @@ def test_resources_and_the_prompt(repo: RepoKit, wt: Wt) -> None:
         change = await host.client.read_resource("wt://changes/one")
         with pytest.raises(Exception, match=r"\[not-found\] no job `nobody`"):
             await host.client.read_resource("wt://changes/nobody")
+        (guide,) = (await host.client.read_resource("wt://guide")).contents
+        assert getattr(guide, "text", "") == GUIDE.read_text(encoding="utf-8")
         prompt = await host.client.get_prompt("boss", {"task": "mend it all"})
         return flow.contents[0], change.contents[0], prompt.messages[0].content
 

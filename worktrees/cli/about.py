@@ -1,4 +1,4 @@
-"""Commands about the program: `doctor`, `demo`, `config`, `schema`, `completion`, `version`."""
+"""Commands about the program: `doctor`, `guide`, `demo`, `config`, `schema`, `completion`, `version`."""
 
 from __future__ import annotations
 
@@ -33,6 +33,19 @@ def doctor(session: Session, fix: bool) -> int:
     from worktrees.render.answers import diagnosis_text
 
     return session.answer(found, diagnosis_text(found, session.out), error=error)
+
+
+@verb("guide", examples="wt guide | less")
+def guide(session: Session) -> int:
+    """Print how a boss orchestrates workers.
+
+    Roles, a whole run, procedures, patterns, what not to do, what to do when something is wrong, what workers are told.
+    """
+    from worktrees.guide import text
+    from worktrees.model import Text
+
+    found = text()
+    return session.answer(Text(text=found), found)
 
 
 @verb("demo", examples="wt demo")

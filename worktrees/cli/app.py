@@ -52,6 +52,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "hook": ("hosting", "Make and take back worktrees for a host that asks for them."),
     },
     "About": {
+        "guide": ("about", "Print how a boss orchestrates workers."),
         "demo": ("about", "Watch a whole run on a throw-away repository."),
         "config": ("about", "Show every setting and where it comes from."),
         "schema": ("about", "Print the JSON Schema of every answer."),

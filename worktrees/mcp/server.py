@@ -22,7 +22,7 @@ from mcp.server import MCPServer
 from mcp.server.mcpserver.exceptions import ResourceError, ResourceNotFoundError
 from mcp.types import ToolAnnotations
 
-from worktrees import __version__
+from worktrees import __version__, guide
 from worktrees.errors import NotFound, Refused, WorktreesError
 from worktrees.mcp.address import Address, is_loopback
 from worktrees.mcp.ground import Ground
@@ -41,7 +41,7 @@ Run workers in parallel, each in its own git worktree of your repository, and me
 You are the boss: split the work, start a worker for each part with codex_spawn (or wt_spawn for a command), wait with \
 codex_wait_any, read codex_result and wt_diff, ask wt_overlap, then wt_merge. Nothing a worker does reaches your \
 checkout before wt_merge; wt_undo takes a merge back, wt_rollback returns to the start. Workers never commit. \
-Jobs outlive this server and keep their ids: after a restart wt_list shows them.\
+Jobs outlive this server and keep their ids: after a restart wt_list shows them. The whole guide is the resource wt://guide.\
 """
 
 BOSS_PROMPT = """\
@@ -108,6 +108,10 @@ def _paragraphs(text: str | None) -> str:
 
 
 def _add_resources(server: MCPServer[Any], ground: Ground) -> None:
+    server.resource(
+        "wt://guide", title="The guide", description="How a boss orchestrates workers.", mime_type="text/markdown"
+    )(guide.text)
+
     @server.resource(
         "wt://workflows/{name}",
         title="A workflow",
