@@ -102,7 +102,8 @@ class Boss(Providing, Guarding):
             for wish in {(spec.base, spec.dirty) for spec in specs}
         }
         if len(specs) == 1:
-            confinement.check(self.state, specs[0], self.settings, hiring.hire(self.repo, specs[0]))
+            wish, _, agent = hiring.engage(self.repo, self.state, specs[0])
+            confinement.check(self.state, wish, self.settings, agent)
         self.state.prepare()
         self.place.store.ensure(self.repo)
         made: builtins.list[JobId] = []
@@ -111,8 +112,8 @@ class Boss(Providing, Guarding):
         for index, spec in enumerate(specs):
             baseline = starts[spec.base, spec.dirty]
             try:
-                agent = hiring.hire(self.repo, spec)
-                workflow, job = self._submit(spec, baseline, opened_at=baseline, agent=agent)
+                wish, start, agent = hiring.engage(self.repo, self.state, spec)
+                workflow, job = self._submit(wish, start or baseline, opened_at=baseline, agent=agent)
             except WorktreesError as error:
                 if len(specs) == 1:
                     raise

@@ -12,25 +12,76 @@ from typing import TYPE_CHECKING
 
 from worktrees import agents, config, setup
 from worktrees.agents.custom import Custom
+from worktrees.boss.judgement import unfinished
 from worktrees.errors import Refused, Usage
+from worktrees.jobs import looks, records
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from worktrees.agents import Agent, Invocation
     from worktrees.git import Repo
-    from worktrees.model import JobSpec
+    from worktrees.model import Baseline, JobSpec
+    from worktrees.store import State
+
+_GO_ON = """\
+Go on with this task where you were stopped. What you had changed so far is in your current directory, which is another
+one than before; look at it first."""
 
 
-def hire(repo: Repo, spec: JobSpec) -> Invocation | None:
+def engage(repo: Repo, state: State, spec: JobSpec) -> tuple[JobSpec, Baseline | None, Invocation | None]:
+    """The whole specification, where it starts if that is decided here, and how its agent is started if it has one.
+
+    A job that resumes another has the baseline of that one, and its access, unless told otherwise its task, model,
+    effort and arguments, too; the session of the program goes on, with the work as it was captured.
+
+    Raises: as `_hire`; NotFound; Refused `job-unfinished`, `no-session`, `no-snapshot`.
+    """
+    if spec.resume is None:
+        return spec, None, _hire(repo, spec)
+    if spec.command is not None or spec.base is not None or spec.sparse:
+        raise Usage("what is resumed has its command and its start", hint=f"wt spawn --resume {spec.resume} --task …")
+    (old,) = records.resolve(state, [spec.resume])
+    word = old.name or old.job_id
+    if old.state != "done":
+        raise unfinished(old, "it cannot be resumed")
+    session = looks.run(state, old).get("session")
+    if old.agent is None or session is None:
+        raise Refused(
+            f"`{word}` has no session that could go on",
+            code="no-session",
+            hint="only an agent that came to work has one; start anew: wt spawn --agent NAME --task …",
+        )
+    if old.snapshot is None:
+        raise Refused(f"`{word}` has no snapshot to go on from", code="no-snapshot", hint=f"wt result {word}")
+    if spec.agent not in (None, old.agent):
+        raise Usage(f"`{word}` is a job of `{old.agent}`", hint=f"wt spawn --resume {word}")
+    joined = None if records.is_closed(state, old.workflow_id) else old.workflow_id
+    wish = spec.model_copy(
+        update={
+            "resume": old.job_id,
+            "agent": old.agent,
+            "task": spec.task or old.task,
+            "access": old.access,
+            "isolation": old.isolation,
+            "model": spec.model or old.model,
+            "effort": spec.effort or old.effort,
+            "agent_arguments": spec.agent_arguments or old.agent_arguments,
+            "workflow": spec.workflow or joined,
+        }
+    )
+    return wish, old.baseline, _hire(repo, wish, session=session, new_task=spec.task is not None)
+
+
+def _hire(repo: Repo, spec: JobSpec, *, session: str | None = None, new_task: bool = True) -> Invocation | None:
     """How the agent of a job is started; None for a job without one.
 
     Raises: Usage for an unknown agent and for wishes it cannot fulfil; PeerFailed `agent-not-found` where its program
     is missing; Refused `agent-not-approved`.
     """
     if spec.agent is None:
-        for label in ("model", "effort", "resume"):
-            if getattr(spec, label) is not None:
+        for label, wish in (("model", spec.model), ("effort", spec.effort), ("agent arguments", spec.agent_arguments)):
+            if wish:
                 raise Usage(f"`{label}` is for a job with an agent", hint="wt spawn --agent NAME --task …")
         return None
     if spec.command is not None:
@@ -39,13 +90,14 @@ def hire(repo: Repo, spec: JobSpec) -> Invocation | None:
         raise Usage("an agent's standard input is its prompt", hint=f"wt spawn --agent {spec.agent} --task …")
     agent = _find(repo, spec.agent)
     order = agents.Order(
-        task=spec.task or "",
+        task=(spec.task or "") if new_task else f"{_GO_ON}\n\n{spec.task}",
         access=spec.access,
         model=spec.model,
         effort=spec.effort,
         arguments=tuple(spec.agent_arguments),
+        session=session,
     )
-    if not order.task.strip():
+    if not (spec.task or "").strip():
         raise Usage(
             f"`{spec.agent}` was told nothing to do", hint=f"wt spawn --agent {spec.agent} --task 'fix the parser'"
         )

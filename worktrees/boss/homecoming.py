@@ -338,7 +338,7 @@ class Homecoming(Footing):
             if base != target.before:
                 brought.enter_context(self.place.store.transfer_to(self.repo, base, known=[target.before]))
             spec = again.specification(self.state, job)
-            agent = hiring.hire(self.repo, spec)
+            spec, _, agent = hiring.engage(self.repo, self.state, spec)
             workflow, fresh = self._submit(spec, baseline, opened_at=baseline, agent=agent, rerun_of=job.job_id)
         jobs.admit(self.place, workflow)
         jobs.wait(self.place, [fresh.job_id])

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
-from worktrees.cli.options import AGENT, DURATION, verb
+from worktrees.cli.options import AGENT, DURATION, JOB, verb
 from worktrees.errors import HonestNo, Usage
 from worktrees.model import Access, DirtyPolicy
 from worktrees.render.text import counted, listed
@@ -29,6 +29,7 @@ _MOST = 10_000
     wt spawn -- make test
     wt spawn --agent codex --name parser --task "make the parser accept tabs"
     wt spawn --agent claude --access read-only --task-file audit.md --model opus
+    wt spawn --resume parser --task "accept form feeds, too"
     wt spawn --name audit --ttl 30m -- ./agent.sh "audit the parser"
     wt spawn --name mine                        a workspace for yourself; end it with: wt settle mine
     wt spawn --count 8 --name fuzz -- ./fuzz.sh
@@ -43,6 +44,7 @@ _MOST = 10_000
     "--task-file", metavar="FILE", type=click.Path(dir_okay=False), help="Read the task from FILE (`-`: stdin)."
 )
 @click.option("--agent", metavar="NAME", type=AGENT, help="Start an agent program with the task; see: wt agents.")
+@click.option("--resume", metavar="JOB", type=JOB, help="Go on with an agent's job that was stopped, in a new one.")
 @click.option("--model", metavar="MODEL", help="The agent's model.")
 @click.option("--effort", metavar="LEVEL", help="How hard its model is to think, in the program's own words.")
 @click.option(
@@ -126,6 +128,7 @@ def _wishes(words: dict[str, Any]) -> dict[str, Any]:
         "name": words["name"],
         "task": task,
         "agent": words["agent"],
+        "resume": words["resume"],
         "model": words["model"],
         "effort": words["effort"],
         "agent_arguments": list(words["agent_arguments"]),

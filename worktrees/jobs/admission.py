@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from worktrees.agents import Invocation
     from worktrees.config import Settings
     from worktrees.isolation import Isolation, Place, Workspace
-    from worktrees.model import Baseline, Job, JobId, JobSpec, Workflow
+    from worktrees.model import Baseline, Job, JobId, JobSpec, Oid, Workflow
     from worktrees.runner import Launch
 
 _SCHEMA = "report-schema.json"
@@ -67,7 +67,7 @@ def submit(
     Raises: Usage; Refused `name-taken`, `workflow-closed`, `disk-budget`; for an open job whatever making its workspace
     raises, and then there is no job.
     """
-    from worktrees.model import Job
+    from worktrees.model import Job, JobId
 
     _check(spec, agent)
     command = list(agent.argv) if agent is not None else spec.command
@@ -89,6 +89,7 @@ def submit(
         model=spec.model,
         effort=spec.effort,
         agent_arguments=spec.agent_arguments,
+        resumes=JobId(spec.resume) if spec.resume is not None else None,
         command=command,
         rerun_of=rerun_of,
         access=spec.access,
@@ -209,6 +210,7 @@ def _write_spec(
         "sparse": spec.sparse,
         "stdin": os.fspath(directory / "stdin") if has_stdin else None,
         "environment": guard.base_environment(env, spec.environment, settings.pass_environment),
+        "continues": _continued(place, spec),
         "agent": {
             "dialect": agent.dialect,
             "values": dict(agent.values),
@@ -230,6 +232,13 @@ def _write_spec(
     # ASCII, because values that are not UTF-8 hold surrogates.
     write_bytes(directory / "spec.json", json.dumps(record).encode("ascii"))
     again.keep(directory, spec)
+
+
+def _continued(place: Place, spec: JobSpec) -> Oid | None:
+    """The snapshot of the job that a job resumes, from which its workspace starts."""
+    from worktrees.model import JobId
+
+    return records.load(place.state, JobId(spec.resume)).snapshot if spec.resume is not None else None
 
 
 def _in_line(place: Place, job: Job, settings: Settings) -> Job:
@@ -452,7 +461,8 @@ def _make_workspace(
 ) -> tuple[Workspace, Isolation]:
     """A workspace ready for its worker, and on record what its capture will trust. Whole or not at all.
 
-    In one that somebody else made nothing is overwritten, and what stands there uncommitted is the job's work.
+    In one that somebody else made nothing is overwritten. What stands there uncommitted is the job's work, as is what
+    the job that it resumes had done.
     """
     from worktrees import changes, setup
 
@@ -460,11 +470,13 @@ def _make_workspace(
     if isolation.makes:
         room.check(place, job.baseline, spec.settings, sparse=spec.sparse, starting=job)
     seed = directory / "index.seed"
-    workspace = isolation.open(place, job.job_id, job.baseline, sparse=spec.sparse, index=seed)
+    start = job.baseline.model_copy(update={"snapshot": spec.continues}) if spec.continues else job.baseline
+    workspace = isolation.open(place, job.job_id, start, sparse=spec.sparse, index=seed)
+    is_new = isolation.makes and spec.continues is None
     try:
         head = job.baseline.commit if isolation.makes else place.repo.at(workspace.path).head().commit
         commit = head or job.baseline.commit
-        provision = setup.provide(place.repo, workspace.path, commit, spec.settings, fresh=isolation.makes)
+        provision = setup.provide(place.repo, workspace.path, commit, spec.settings, fresh=is_new)
         _, unapproved = setup.commands_to_run(place.repo, spec.settings) if job.command else ([], [])
         write_json(directory / "provision.json", {**provision.dump(), "unapproved": unapproved})
         changes.prime(
@@ -473,8 +485,8 @@ def _make_workspace(
             workspace.path,
             job.baseline,
             directory / "index",
-            seed=seed if seed.exists() else None,
-            brought=None if isolation.makes else provision.paths,
+            seed=seed if is_new and seed.exists() else None,
+            brought=None if is_new else provision.paths,
         )
         fingerprint = changes.fingerprint(place.repo, workspace.path, workspace.git_dir)
         # Paths may hold surrogates, which only ASCII can say.

@@ -23,8 +23,11 @@ _ON_RECORD = ("task", "agent", "command", "access", "isolation", "ttl_seconds", 
 
 
 def keep(directory: Path, spec: JobSpec) -> None:
-    """Writes down what was asked of a job, apart from what is another job's to have: name, request, start."""
-    left = {"name", "workflow", "base", "dirty", "stdin", "request_key"}
+    """Writes down what was asked of a job, apart from what is another job's to have: name, request, start.
+
+    One that resumed another has all of its specification; run again, on another start, it begins anew.
+    """
+    left = {"name", "workflow", "base", "dirty", "stdin", "request_key", "resume"}
     write_json(directory / _RECORD, spec.model_dump(mode="json", exclude=left))
 
 

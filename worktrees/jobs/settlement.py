@@ -54,6 +54,7 @@ class Spec:
     stdin: str | None
     place: Mapping[str, Any]
     agent: Mapping[str, Any]
+    continues: Oid | None
 
 
 def read_spec(directory: Path) -> Spec:
@@ -72,6 +73,7 @@ def read_spec(directory: Path) -> Spec:
         stdin=record.get("stdin"),
         place=record.get("place", {}),
         agent=record.get("agent") or {},
+        continues=record.get("continues"),
     )
 
 
