@@ -148,7 +148,9 @@ def test_s19_disjoint_edits_are_accepted(repo: RepoKit, wt: Wt) -> None:
     wt("spawn", "--name", "docs", *append("more", "docs/guide.md"), status=0)
     wt("wait", status=0)
 
-    assert wt("overlap", "--json", status=0).data == {"overlaps": [], "conflicts": []}
+    ahead = wt("overlap", "--json", status=0).data
+    assert (ahead["overlaps"], ahead["conflicts"]) == ([], [])
+    assert {(step["name"], step["outcome"]) for step in ahead["plan"]} == {("app", "landed"), ("docs", "landed")}
     merged = wt("merge", "--json", status=0).data
 
     assert {step["outcome"] for step in merged["steps"]} == {"landed"}

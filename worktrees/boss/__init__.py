@@ -23,12 +23,11 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from worktrees import changes, config, isolation, jobs, setup
+from worktrees import config, isolation, jobs, setup
 from worktrees.boss import diagnosis, hiring
+from worktrees.boss.foresight import Foresight
 from worktrees.boss.guarding import Guarding
 from worktrees.boss.judgement import (
-    candidate,
-    conflicts_ahead,
     required,
     summary,
     unfinished,
@@ -47,7 +46,6 @@ from worktrees.model import (
     JobSpec,
     Logs,
     Outcome,
-    Overlaps,
     Removal,
     Removed,
     Setting,
@@ -73,7 +71,7 @@ JobList = builtins.list[Job]  # `list` is a verb below
 Stream = Literal["stdout", "stderr"]
 
 
-class Boss(Providing, Guarding):
+class Boss(Providing, Foresight, Guarding):
     """The verbs, for the repository around `path`.
 
     Keyword arguments are settings of the call (`k_write=4`), the layer above all others. `notices` holds what the
@@ -283,30 +281,6 @@ class Boss(Providing, Guarding):
         with self._looking(word) as (place, job):
             changed = looks.recorded(self.state, job) or looks.live(place, job, self.settings)
             return looks.patch(place, changed, color=color)
-
-    def overlap(self, *words: str) -> Overlaps:
-        """Paths that two of these jobs touch, and what does not merge: job with job, and each job with the branch.
-
-        Without words: every job of the open workflow whose work has not landed, running ones by a live look.
-        """
-        self._boss_only("overlap")
-        self.mend_jobs()
-        everyone = jobs.resolve(self.state, words) if words else self.list()
-        chosen = [
-            job
-            for job in everyone
-            if words or not (job.landed_by or job.dropped_by)
-            if job.snapshot is not None or job.workspace_present
-        ]
-        sets = [looks.recorded(self.state, job) or looks.live(self.place, job, self.settings) for job in chosen]
-        candidates = [candidate(job, changed) for job, changed in zip(chosen, sets, strict=True)]
-        found = changes.overlaps(sets)
-        conflicts = conflicts_ahead(self.place, candidates, found)
-        clashing = {(*conflict.jobs, conflict.path) for conflict in conflicts}
-        return Overlaps(
-            overlaps=[item.model_copy(update={"conflict": (*item.jobs, item.path) in clashing}) for item in found],
-            conflicts=conflicts,
-        )
 
     # -------------------------------------------------------------------------------------------------------- ending
     def cancel(self, *words: str, force: bool = False) -> JobList:

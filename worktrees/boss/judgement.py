@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from worktrees import config, jobs
-from worktrees.changes import is_sensitive
 from worktrees.errors import Refused, Usage
 from worktrees.jobs.again import is_rerunnable
-from worktrees.merge import Candidate, conflicts_between
-from worktrees.model import Finding, MergeSpec, OperationId, PairConflict, WorkflowSummary, path_bytes
+from worktrees.merge import Candidate
+from worktrees.model import Finding, MergeSpec, OperationId, WorkflowSummary
 from worktrees.render.text import counted, listed
 
 if TYPE_CHECKING:
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
 
     from worktrees.config import Settings
     from worktrees.git import Repo
-    from worktrees.isolation import Place
     from worktrees.model import ChangeSet, Job, MergePlan, Operation, Overlap, Workflow
     from worktrees.store import State
 
@@ -42,30 +40,6 @@ def root(log: Sequence[Operation], operation: Operation) -> Operation:
     while operation.undoes in by_id:
         operation = by_id[operation.undoes]
     return operation
-
-
-def conflicts_ahead(place: Place, candidates: Sequence[Candidate], overlaps: Sequence[Overlap]) -> list[PairConflict]:
-    """What does not merge: each overlapping pair, and each job with the branch."""
-    onto = place.repo.head().commit
-    if onto is None or not candidates:
-        return []
-    by_id = {candidate.job_id: candidate for candidate in candidates}
-    asked: list[tuple[Candidate, Candidate | None]] = [
-        (by_id[one], by_id[other]) for one, other in sorted({(item.jobs[0], item.jobs[1]) for item in overlaps})
-    ]
-    asked += [(candidate, None) for candidate in candidates]
-    answers = conflicts_between(place.repo, place.store, onto, asked)
-    return [
-        PairConflict(
-            jobs=[one.job_id, other.job_id] if other else [one.job_id],
-            path=conflict.path,
-            path_base64=conflict.path_base64,
-            kind=conflict.kind,
-            sensitive=is_sensitive(path_bytes(conflict.path, conflict.path_base64)),
-        )
-        for (one, other), found in zip(asked, answers, strict=True)
-        for conflict in found
-    ]
 
 
 def with_conflicts(overlaps: Sequence[Overlap], plan: MergePlan) -> list[Overlap]:

@@ -14,8 +14,9 @@ What cannot be captured is named in the findings and makes the change set unveri
 """
 
 from worktrees.changes.audit import audit, expecting, fingerprint
-from worktrees.changes.changeset import change_set, overlaps
+from worktrees.changes.changeset import change_set, meeting, overlaps
 from worktrees.changes.ignored import keep_ignored
+from worktrees.changes.lines import changed_lines
 from worktrees.changes.outside import checkout_fingerprint, edited_since, outside_edits
 from worktrees.changes.report import reported_files
 from worktrees.changes.scan import UNCAPTURED, Scan
@@ -28,12 +29,14 @@ __all__ = [
     "audit",
     "capture",
     "change_set",
+    "changed_lines",
     "checkout_fingerprint",
     "edited_since",
     "expecting",
     "fingerprint",
     "is_sensitive",
     "keep_ignored",
+    "meeting",
     "outside_edits",
     "overlaps",
     "prime",

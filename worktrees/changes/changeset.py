@@ -117,6 +117,21 @@ def _relative(job: JobId, path: str) -> str:
     return "/".join(part for part in parts if part not in ("", "."))
 
 
+def meeting(change_sets: Sequence[ChangeSet], found: Sequence[Overlap]) -> list[tuple[JobId, JobId]]:
+    """The pairs that may not merge: those that overlap, and those where one has a path gone and the other a new one.
+
+    The second is because git finds renamed directories: who adds a file to a directory that another moved away touches
+    no path of his. Without either, each path differs on one side only, and git takes it from there.
+    """
+    gone = {each.job_id for each in change_sets if any(file.status in "DR" for file in each.files)}
+    new = {each.job_id for each in change_sets if any(file.status in "ACR" for file in each.files)}
+    pairs = {(overlap.jobs[0], overlap.jobs[1]) for overlap in found}
+    for one, other in combinations([each.job_id for each in change_sets], 2):
+        if (one in gone and other in new) or (one in new and other in gone):
+            pairs.add((one, other))
+    return sorted(pairs)
+
+
 def overlaps(change_sets: Sequence[ChangeSet]) -> list[Overlap]:
     """Paths that two change sets touch, one entry per pair of jobs, `conflict` left open.
 

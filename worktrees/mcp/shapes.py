@@ -167,7 +167,7 @@ class DiffPage(Diff):
 
 
 class OverlapsPage(Overlaps):
-    """A page of overlaps and conflicts; the cursor goes through the conflicts first."""
+    """A page of overlaps and conflicts; the cursor goes through the conflicts first, the plan last."""
 
     total_overlaps: int = 0
     total_conflicts: int = 0

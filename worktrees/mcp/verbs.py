@@ -22,7 +22,7 @@ from worktrees.mcp.shapes import (
     page,
     piece,
 )
-from worktrees.model import Merged
+from worktrees.model import Merged, Overlap, PairConflict, Step
 
 Jobs = Annotated[
     list[str] | None,
@@ -74,17 +74,19 @@ class VerbTools:
         """Tell which jobs touch the same paths, and what would not merge: job with job, each job with your branch.
 
         Running jobs are looked at as they are now. Changes nothing; ask it before wt_merge. A page at a time: conflicts
-        come first, then overlaps that merge.
+        come first, then paths with the lines each changed, then the steps a merge of all would take.
         """
         boss = self.ground.boss_of(jobIds or [], workingDirectory)
         found = boss.overlap(*jobIds or [])
-        both: list[Any] = [*found.conflicts, *found.overlaps]
-        taken, rest = page(both, cursor, lambda item: item.dump(), most=MOST_CHARACTERS - 300)
-        conflicts = [item for item in taken if item in found.conflicts]
+        everything: list[Any] = [*found.conflicts, *found.overlaps, *found.plan]
+        taken, rest = page(everything, cursor, lambda item: item.dump(), most=MOST_CHARACTERS - 500)
         return answered(
             OverlapsPage(
-                overlaps=[item for item in taken if item not in conflicts],
-                conflicts=conflicts,
+                overlaps=[item for item in taken if isinstance(item, Overlap)],
+                conflicts=[item for item in taken if isinstance(item, PairConflict)],
+                branch=found.branch,
+                onto=found.onto,
+                plan=[item for item in taken if isinstance(item, Step)],
                 total_overlaps=len(found.overlaps),
                 total_conflicts=len(found.conflicts),
                 next_cursor=rest,

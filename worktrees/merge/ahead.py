@@ -30,6 +30,8 @@ def conflicts_between(
             second, more_trouble = sides[other.job_id] if other is not None else (onto, [])
             if first is None or second is None:
                 answers.append(trouble + more_trouble)
+            elif other is None and one.baseline.commit == onto:
+                answers.append([])  # nothing else happened since
             else:
                 answers.append(mill.merge(first, second).conflicts)
         return answers

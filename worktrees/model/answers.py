@@ -128,10 +128,17 @@ class PairConflict(Value):
 
 
 class Overlaps(Value):
-    """`overlap`: paths in two change sets, and what of it does not merge (against the branch too)."""
+    """`overlap`: paths in two change sets, and what of it does not merge (against the branch too).
+
+    `plan` is what merging would make of them one after another onto `branch`, jobs that are not done as they are now
+    and last; a step that conflicts is left out, so the later ones say what would land with `--on-conflict skip`.
+    """
 
     overlaps: list[Overlap] = []
     conflicts: list[PairConflict] = []
+    branch: str | None = None
+    onto: Oid | None = None
+    plan: list[Step] = []
 
 
 class Check(Value):

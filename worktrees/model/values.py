@@ -266,13 +266,28 @@ class MergePlan(Value):
         return [step for step in self.steps if step.outcome == "conflict"]
 
 
+class Lines(Value):
+    """Lines of the file that a job started from, as a hunk without context names them.
+
+    `count` 0 is something new after line `start`.
+    """
+
+    start: int
+    count: int
+
+
 class Overlap(Value):
-    """A path in two change sets; `conflict` only when the contents do not merge."""
+    """A path in two change sets; `conflict` only when the contents do not merge.
+
+    `lines` are those each of the two jobs changed, in the order of `jobs`: none of a binary file, of a mode alone, and
+    where a job has only something below the path. `overlap` fills it in, `merge` does not.
+    """
 
     path: str
     path_base64: str | None = None
     jobs: list[JobId]
     conflict: bool | None = None
+    lines: list[list[Lines]] = []
     sensitive: bool = False
     claimed_by: str | None = None
 

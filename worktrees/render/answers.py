@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         FileChange,
         Finding,
         Hooks,
+        Lines,
         Merged,
         Operation,
         Outcome,
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from worktrees.render.text import Terminal
 
 _LETTERS = {"A": "green", "D": "red", "M": "yellow", "R": "cyan", "C": "cyan", "T": "yellow"}
+_RANGES = 4
 _OUTCOMES = {"landed": "green", "conflict": "red", "skipped": "yellow", "failed-check": "red", "empty": "dim"}
 
 
@@ -274,34 +276,67 @@ def operations_table(operations: Sequence[Operation], out: Terminal) -> str:
 
 
 def overlaps_text(found: Overlaps, names: Mapping[str, str], out: Terminal) -> str:
-    """Paths touched twice and what does not merge; `names` are those of jobs that have one."""
-    if not found.overlaps and not found.conflicts:
-        return "No path is touched by two jobs, and each merges with the branch."
-    lines = []
+    """Paths touched twice, what does not merge, and the planned order; `names` are those of jobs that have one."""
+
+    def called(jobs: Sequence[str]) -> str:
+        return " + ".join(shown(names.get(job, job)) for job in jobs)
+
+    pieces = []
     if found.overlaps:
         rows = [
             (
-                " + ".join(shown(names.get(job, job)) for job in overlap.jobs),
+                called(overlap.jobs),
                 out.paint("conflict", "red") if overlap.conflict else "merges",
+                " / ".join(_ranges(lines) for lines in overlap.lines) if any(overlap.lines) else "",
                 shown(overlap.path)
                 + ("  (sensitive)" if overlap.sensitive else "")
                 + (f"  (claimed by {shown(overlap.claimed_by)})" if overlap.claimed_by else ""),
             )
             for overlap in found.overlaps
         ]
-        lines.append(table(("JOBS", "TOGETHER", "PATH"), rows, out))
+        pieces.append(table(("JOBS", "TOGETHER", "LINES", "PATH"), rows, out))
+    told = {tuple(overlap.jobs) for overlap in found.overlaps}
     alone = [conflict for conflict in found.conflicts if len(conflict.jobs) == 1]
-    if alone:
-        rows = [
-            (
-                shown(names.get(conflict.jobs[0], conflict.jobs[0])),
-                shown(conflict.kind),
-                shown(conflict.path) + ("  (sensitive)" if conflict.sensitive else ""),
+    apart = [each for each in found.conflicts if len(each.jobs) > 1 and tuple(each.jobs) not in told]
+    for about, conflicts in (("without a path that both touch", apart), ("against the branch", alone)):
+        if conflicts:
+            reasons = [
+                (
+                    called(conflict.jobs),
+                    shown(conflict.kind),
+                    shown(conflict.path) + ("  (sensitive)" if conflict.sensitive else ""),
+                )
+                for conflict in conflicts
+            ]
+            pieces.append(
+                f"{about}:\n" + table(("JOBS" if conflicts is apart else "JOB", "CONFLICT", "PATH"), reasons, out)
             )
-            for conflict in alone
+    if not pieces:
+        return "No path is touched by two jobs, and each merges with the branch."
+    if any(step.outcome == "conflict" for step in found.plan):
+        steps = [
+            (
+                shown(step.name or step.job_id),
+                out.paint("merges" if step.outcome == "landed" else step.outcome, _OUTCOMES[step.outcome]),
+                _step_detail(step),
+            )
+            for step in found.plan
         ]
-        lines.append("against the branch:\n" + table(("JOB", "CONFLICT", "PATH"), rows, out))
-    return "\n\n".join(lines)
+        pieces.append(
+            f"onto {shown(found.branch or 'HEAD')} in this order:\n" + table(("JOB", "STEP", "WHAT"), steps, out)
+        )
+    return "\n\n".join(pieces)
+
+
+def _ranges(lines: Sequence[Lines]) -> str:
+    """Lines for people: `3-5,9`; an insertion is `9+`, after that line."""
+    told = [
+        f"{each.start}+"
+        if not each.count
+        else f"{each.start}-{each.start + each.count - 1}".removesuffix(f"-{each.start}")
+        for each in lines[:_RANGES]
+    ]
+    return ",".join(told) + (",…" if len(lines) > _RANGES else "") if told else "-"
 
 
 def removed_text(removed: Removed, out: Terminal) -> str:
