@@ -1,4 +1,4 @@
-"""What is compared with plain git: spawning, looking, merging, listing."""
+"""What is compared with plain git: spawning, looking, listing."""
 
 import os
 import shutil
@@ -101,57 +101,6 @@ def looks(lab: Lab, changes: Sequence[int]) -> Iterator[Case]:
         if changed <= lab.files:
             yield look(lab, job, changed)
     lab.discard([job])
-
-
-def merges(lab: Lab, jobs: int) -> Iterator[Case]:
-    """N finished jobs onto the branch; taken back after each round."""
-    boss = lab.boss
-    workflow = f"merge-{jobs}"
-    branches = [f"{workflow}-{worker}" for worker in range(jobs)]
-    made: list[str] = []
-    for worker, branch in enumerate(branches):
-        lab.git("checkout", "--quiet", "-B", branch, "origin/main", cwd=lab.twin)
-        lab.edit(lab.twin, worker, jobs)
-        lab.git("add", "--all", "--force", cwd=lab.twin)
-        lab.git("commit", "--quiet", "-m", branch, cwd=lab.twin)
-        job = boss.spawn(workflow=workflow)
-        assert job.workspace
-        made.append(job.job_id)
-        lab.edit(Path(job.workspace), worker, jobs)
-        boss.settle(job.job_id)
-        boss.clean(unlanded=True)
-    lab.sweep()
-
-    @contextmanager
-    def plain() -> Iterator[Work]:
-        lab.git("checkout", "--quiet", "main", cwd=lab.twin)
-        lab.git("reset", "--quiet", "--hard", "origin/main", cwd=lab.twin)
-
-        def work() -> None:
-            for branch in branches:
-                lab.git("merge", "--quiet", "--no-ff", "-m", branch, branch, cwd=lab.twin)
-
-        yield work
-
-    @contextmanager
-    def by_command() -> Iterator[Work]:
-        answers: list[bytes] = []
-        yield lambda: answers.append(lab.wt("merge", "--workflow", workflow, "--json"))
-        assert [step["outcome"] for step in data(answers[0])["steps"]] == ["landed"] * jobs
-        lab.wt("undo")
-
-    @contextmanager
-    def by_call() -> Iterator[Work]:
-        yield lambda: boss.merge(workflow=workflow)
-        boss.undo()
-
-    yield Case(
-        "merge",
-        f"{jobs} results of {lab.edits + 1} files, {lab.files:,} files",
-        {f"{jobs} × git merge": plain},
-        {"wt merge": by_command, "Boss.merge": by_call},
-    )
-    boss.drop(*made)  # and with the last of them its workflow is closed
 
 
 def listing(lab: Lab, recorded: int) -> Case:

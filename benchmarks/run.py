@@ -18,11 +18,11 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from benchmarks import cases, jobs
+from benchmarks import cases, jobs, merging
 from benchmarks.harness import Case, Fact, Outcome, facts_table, machine, measure, table
 from benchmarks.lab import Lab, seal
 
-WITH_GIT = ("spawn", "look", "merge", "list", "help")
+WITH_GIT = ("spawn", "look", "merge", "overlap", "list", "help")
 WITHOUT = ("start", "follow", "output", "memory", "wait")
 
 
@@ -43,7 +43,11 @@ def compared(lab: Lab, options: argparse.Namespace) -> Iterator[Case]:
         yield from cases.looks(lab, options.changed)
     if "merge" in chosen:
         for count in options.jobs:
-            yield from cases.merges(lab, count)
+            yield from merging.merges(lab, count)
+    if "overlap" in chosen:
+        for count in options.jobs:
+            if count > 1:
+                yield from merging.overlaps(lab, count)
     if "help" in chosen:
         yield cases.helping(lab)
     if "list" in chosen:
@@ -58,7 +62,7 @@ def parse(words: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--files", type=numbers, help="sizes of the repository, comma separated (default: 1000,5000, or all of --tree)"
     )
-    parser.add_argument("--jobs", type=numbers, default=[1, 8], help="jobs to spawn and to merge at once")
+    parser.add_argument("--jobs", type=numbers, default=[1, 8], help="jobs to spawn, merge and compare at once")
     parser.add_argument("--changed", type=numbers, default=[1, 100, 5000], help="files that differ, for `look`")
     parser.add_argument("--edits", type=int, default=5, help="files that each worker edits, for `merge`")
     parser.add_argument("--recorded", type=int, default=1000, help="jobs on record, for `list`")
