@@ -2,9 +2,10 @@
 
 import os
 import socket
+import time
 from pathlib import Path
 
-from tests.kit import Gate, RepoKit, Wt
+from tests.kit import Gate, RepoKit, Wt, eventually
 
 
 def test_s17_what_setup_brought_is_there_and_is_not_the_workers_change(repo: RepoKit, wt: Wt) -> None:
@@ -92,6 +93,32 @@ def test_s18_an_edit_of_the_main_checkout_is_reported_by_path(repo: RepoKit, wt:
     assert not audit["clean"]
     found = {finding["path"] for finding in audit["findings"] if finding["code"] == "outside-edit"}
     assert found == {"src/app.py", "notes.txt", "new.txt"}
+
+
+def test_s18_an_edit_of_a_captured_sibling_is_reported_by_path(repo: RepoKit, wt: Wt) -> None:
+    job = wt("spawn", "--name", "sibling", "--json", status=0).data["jobs"][0]
+    sibling = Path(job["workspace"])
+    (sibling / "own.txt").write_text("its own\n")
+    wt("settle", "sibling", status=0)
+    (sibling / "before.txt").write_text("edited before the other began\n")
+    script = (
+        f"echo escaped >> {sibling}/src/app.py; echo new > {sibling}/new.txt; rm {sibling}/docs/guide.md; echo x > x"
+    )
+    # Clocks of file systems stand still for some milliseconds; until then both edits are of the same time.
+    eventually(lambda: time.time() - (sibling / "before.txt").stat().st_ctime > 0.1)
+
+    wt("spawn", "--name", "w", "--", "sh", "-c", script, status=0)
+    wt("wait", "w", status=0)
+
+    audit = wt("result", "w", "--json", status=0).data["audit"]
+    assert {(finding["code"], finding["path"]) for finding in audit["findings"]} == {
+        ("outside-edit", "src/app.py"), ("outside-edit", "new.txt"), ("outside-edit", "docs/guide.md"),
+    }  # fmt: skip
+    assert all("`sibling`" in finding["message"] for finding in audit["findings"])
+    files = wt("diff", "sibling", "--json", status=0).data["changeSet"]["files"]
+    assert [file["path"] for file in files] == ["own.txt"], "its record stands"
+    named = wt("doctor", "--json", status=1).data["findings"]
+    assert [finding["path"] for finding in named] == ["before.txt", "docs/guide.md", "new.txt", "src/app.py"]
 
 
 def test_s18_a_job_beside_the_bosss_own_dirty_files_is_not_accused(repo: RepoKit, wt: Wt) -> None:

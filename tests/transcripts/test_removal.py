@@ -85,8 +85,10 @@ def test_edits_after_the_end_are_kept_too(wt: Wt) -> None:
     (place / "later").write_text("by hand, after the record was made\n")
     (place / "new").write_text("changed by hand\n")
 
-    wt("drop", "one", status=0)
+    dropped = wt("drop", "one", "--json", status=0)
 
+    assert dropped.data["removals"][0]["editedSince"] == ["later", "new"]
+    assert [notice["code"] for notice in dropped.json["warnings"]] == ["edited-since"]
     # The record is what the worker did, the workspace is what was there.
     files = wt("diff", "one", "--json", status=0).data["changeSet"]["files"]
     assert [file["path"] for file in files] == ["new"]

@@ -249,6 +249,26 @@ def test_what_a_second_look_does_not_see_is_nothing(bench: Bench, monkeypatch: p
     assert bench.codes() == set()
 
 
+def test_edits_after_a_capture_are_named_until_they_are_gone(bench: Bench) -> None:
+    workspace = bench.place.root / bench.id("done")
+    (workspace / "late.txt").write_text("by hand\n")
+    (workspace / "tool.sh").unlink()
+    (workspace / "README.md").touch()  # as it was
+    (bench.place.root / bench.id("mine") / "more.txt").write_text("its own work\n")
+    found = bench.boss.doctor(fix=True).findings
+    assert [(finding.code, finding.path) for finding in found] == [
+        ("outside-edit", "late.txt"), ("outside-edit", "tool.sh"),
+    ]  # fmt: skip
+    assert "`wt drop done`" in found[0].message
+    bench.boss.drop("done")
+    assert bench.codes() == set()
+    bench.boss.restore("done")  # as it was when it was taken away, and not as it was captured
+    assert [finding.path for finding in bench.boss.doctor().findings] == ["late.txt", "tool.sh"]
+    (workspace / "late.txt").unlink()
+    bench.repo.git("checkout", "-q", "--", "tool.sh", cwd=workspace)
+    assert bench.codes() == set()
+
+
 def gone(bench: Bench) -> None:
     shutil.rmtree(bench.place.root / bench.id("mine"))
 

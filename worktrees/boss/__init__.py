@@ -381,7 +381,7 @@ class Boss(Providing, Foresight, Guarding):
     def doctor(self, *, fix: bool = False) -> Diagnosis:
         """What a crash left, by name; `fix` mends it. Never deletes work, never touches anybody else's worktrees."""
         self._boss_only("doctor")
-        return diagnosis.diagnose(self.place, [self._note_landings] if fix else None)
+        return diagnosis.diagnose(self.place, self.settings, [self._note_landings] if fix else None)
 
     def set_up(self, *, approve: bool = False) -> SetUp:
         """Which setup commands there are, and agents the repository file defines, as text.
@@ -441,4 +441,10 @@ class Boss(Providing, Foresight, Guarding):
                 total = size(sum(file.size_bytes for file in lost))
                 self._notice(
                     "ignored-not-kept", f"`{item.name or item.job_id}`: ignored files are gone: {names} ({total})"
+                )
+            if item.edited_since:
+                names = listed(item.edited_since, 3)
+                self._notice(
+                    "edited-since",
+                    f"`{item.name or item.job_id}`: edited after it was captured: {names}; `wt restore` brings it back",
                 )

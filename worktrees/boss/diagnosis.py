@@ -24,7 +24,7 @@ from worktrees import changes, config, isolation, jobs, landing, setup
 from worktrees.errors import StateBroken, WorktreesError
 from worktrees.git import refs
 from worktrees.isolation import trash
-from worktrees.jobs import confinement, liveness, records, removal
+from worktrees.jobs import confinement, late_edits, liveness, records, removal
 from worktrees.jobs.settlement import remove_tree
 from worktrees.jobs.workflow import pins
 from worktrees.landing import log
@@ -32,6 +32,7 @@ from worktrees.model import ChangeSet, Diagnosis, Finding, Job, Operation, Workf
 from worktrees.store import AliveLock, is_alive, read_json, start_ticks, write_json
 
 if TYPE_CHECKING:
+    from worktrees.config import Settings
     from worktrees.isolation import Place
     from worktrees.model import Oid
     from worktrees.store import State
@@ -48,7 +49,7 @@ _HALF_WRITTEN_SECONDS = 3600.0
 _GROUPS = ("isolation", "runner", "merge", "agents", "transport", "sandbox")
 
 
-def diagnose(place: Place, afterwards: Sequence[Callable[[], object]] | None) -> Diagnosis:
+def diagnose(place: Place, settings: Settings, afterwards: Sequence[Callable[[], object]] | None) -> Diagnosis:
     """What is wrong; with `afterwards`, which is what the boss does when all is settled, it is mended first.
 
     What cannot be mended is in the answer's findings, with the reason. What can hold workers here is told beside them:
@@ -62,7 +63,7 @@ def diagnose(place: Place, afterwards: Sequence[Callable[[], object]] | None) ->
         finding = Finding(code="state-broken", path=os.fspath(place.state.root / "format"), message=error.message)
         return Diagnosis(findings=[finding], sandbox=sandbox)
     if afterwards is None:
-        return Diagnosis(findings=_look(place), sandbox=sandbox)
+        return Diagnosis(findings=_look(place, settings), sandbox=sandbox)
     mended: list[Finding] = []
     stuck: list[Finding] = []
     # The store first, for nothing is captured without it.
@@ -71,7 +72,7 @@ def diagnose(place: Place, afterwards: Sequence[Callable[[], object]] | None) ->
             mended += step(place)
         except (WorktreesError, OSError) as error:
             stuck.append(Finding(code="not-mended", message=_said(error)))
-    return Diagnosis(findings=[*stuck, *_look(place)], mended=mended, sandbox=sandbox)
+    return Diagnosis(findings=[*stuck, *_look(place, settings)], mended=mended, sandbox=sandbox)
 
 
 def _settle(place: Place) -> list[Finding]:
@@ -91,7 +92,7 @@ def _settle(place: Place) -> list[Finding]:
     return found
 
 
-def _look(place: Place) -> list[Finding]:
+def _look(place: Place, settings: Settings) -> list[Finding]:
     """Everything that is wrong; changes nothing.
 
     What others are doing at this very moment can look like what a dead process left: only what is there at a second
@@ -99,7 +100,11 @@ def _look(place: Place) -> list[Finding]:
     """
     found = _look_once(place)
     still = {(finding.code, finding.path) for finding in _look_once(place)} if found else set()
-    return [finding for finding in found if (finding.code, finding.path) in still]
+    confirmed = [finding for finding in found if (finding.code, finding.path) in still]
+    try:
+        return [*confirmed, *late_edits.named(place, settings)]
+    except (WorktreesError, OSError) as error:
+        return [*confirmed, Finding(code="look-failed", message=f"could not look for late edits: {_said(error)}")]
 
 
 def _look_once(place: Place) -> list[Finding]:

@@ -19,19 +19,19 @@ import os
 import stat
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from worktrees import changes, isolation
 from worktrees.config import plugin
 from worktrees.errors import Refused
 from worktrees.git import reader, tree_changes
 from worktrees.git.door import pipe
-from worktrees.jobs import looks, records
+from worktrees.jobs import late_edits, looks, records
 from worktrees.jobs.cancellation import cancel
 from worktrees.jobs.room import check, disk_bytes
 from worktrees.jobs.settlement import remove_tree, settle
 from worktrees.jobs.workflow import close_workflow, load_workflow, rewrite
-from worktrees.model import Oid, Removal, Removed, WorkflowName
+from worktrees.model import Oid, Removal, Removed, WorkflowName, path_text
 from worktrees.store import seconds_of
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from worktrees.git import Repo
     from worktrees.git.objects import Reader
     from worktrees.isolation import Isolation, Place, Workspace
-    from worktrees.model import ChangeSet, IgnoredFile, Job, JobId, OperationId
+    from worktrees.model import ChangeSet, IgnoredFile, Job, JobId, OperationId, RepoPath
 
 _MOST_PROCESSES_NAMED = 3
 
@@ -61,7 +61,7 @@ def give_up(place: Place, jobs: Sequence[Job], settings: Settings, *, force: boo
         _require_still(place, job)
     ended = [_ended(place, job) for job in jobs]
     kept = [_capture(place, job, settings, force=force) for job in ended]
-    return [_remove(place, job, *what) for job, what in zip(ended, kept, strict=True)]
+    return [_remove(place, job, what) for job, what in zip(ended, kept, strict=True)]
 
 
 def preview(place: Place, jobs: Sequence[Job]) -> list[Removal]:
@@ -126,18 +126,22 @@ def _ended(place: Place, job: Job) -> Job:
 
 
 # --------------------------------------------------------------------------------------------------------- capturing
-def _capture(
-    place: Place, job: Job, settings: Settings, *, force: bool = False
-) -> tuple[Oid | None, list[IgnoredFile]]:
-    """Keeps everything of a workspace that the job's record does not hold.
+class _Kept(NamedTuple):
+    """The commit that holds a workspace's files as they are, ignored files beyond the limit, paths edited late."""
 
-    Returns the commit that holds its files now, and the ignored files that are more than the limit.
+    snapshot: Oid | None
+    lost: Sequence[IgnoredFile] = ()
+    edited: Sequence[RepoPath] = ()
+
+
+def _capture(place: Place, job: Job, settings: Settings, *, force: bool = False) -> _Kept:
+    """Keeps everything of a workspace that the job's record does not hold.
 
     A worktree of somebody else's stays, so nothing of it has to be kept. Raises: Refused `not-captured`.
     """
     workspace = isolation.workspace_of(place, job.job_id) if _kind(job).makes else None
     if workspace is None or not workspace.path.is_dir():
-        return job.snapshot, []
+        return _Kept(job.snapshot)
     ref = snapshot_ref(job)
     index = place.state.job_dir(job.workflow_id, job.job_id) / "index"
     found, scan = changes.capture(
@@ -159,14 +163,11 @@ def _capture(
     lost = [file for file in ignored if not file.kept]
     for number, commit in enumerate(isolation.commits_only_here(place, workspace), 1):
         _keep_commit(place, job, commit, f"{ref}-commits/{number}")
-    if job.snapshot is not None and _tree(place, found) == _tree(place, job.snapshot):
-        return job.snapshot, lost
+    edited = late_edits.differing(place.store, job.snapshot, found) if job.snapshot is not None else []
+    if job.snapshot is not None and not edited:
+        return _Kept(job.snapshot, lost)
     place.store.set_ref(f"{ref}-removed", found, durable=True)
-    return found, lost
-
-
-def _tree(place: Place, commit: Oid) -> str:
-    return place.store.git("rev-parse", "--verify", f"{commit}^{{tree}}").text
+    return _Kept(found, lost, edited)
 
 
 def _keep_commit(place: Place, job: Job, commit: Oid, ref: str) -> None:
@@ -187,7 +188,7 @@ def _kind(job: Job) -> Isolation:
     return found
 
 
-def _remove(place: Place, job: Job, kept: Oid | None, lost: list[IgnoredFile]) -> Removal:
+def _remove(place: Place, job: Job, kept: _Kept) -> Removal:
     kind, workspace = _kind(job), isolation.workspace_of(place, job.job_id)
     if not kind.makes:
         # Also when the worktree is gone by now: the record of it goes.
@@ -201,9 +202,10 @@ def _remove(place: Place, job: Job, kept: Oid | None, lost: list[IgnoredFile]) -
         workspace=job.workspace,
         outcome="removed" if kind.makes else "released",
         landed=job.landed_by is not None,
-        snapshot=kept,
+        snapshot=kept.snapshot,
         age_seconds=_age(job),
-        ignored_not_kept=lost,
+        ignored_not_kept=list(kept.lost),
+        edited_since=[path_text(path) for path in kept.edited],
     )
 
 
@@ -275,7 +277,7 @@ def _clean_one(
         try:
             _require_still(place, job)
             if not dry_run:
-                return _remove(place, job, *_capture(place, job, settings)).model_copy(
+                return _remove(place, job, _capture(place, job, settings)).model_copy(
                     update={
                         "landed": landed,
                         "size_bytes": removal.size_bytes,

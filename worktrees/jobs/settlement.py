@@ -281,7 +281,19 @@ def _audit(place: Place, directory: Path, job: Job, workspace: Workspace) -> Aud
     )
     # After damage nothing of git runs in the boss's checkout either.
     outside = [] if audit.quarantine else changes.outside_edits(place.repo, before.get("checkout", {}))
-    return _with_findings(audit, [*outside, *_fallen(directory)])
+    return _with_findings(audit, [*outside, *_late_edits(place, directory, job), *_fallen(directory)])
+
+
+def _late_edits(place: Place, directory: Path, job: Job) -> list[Finding]:
+    """Edits in workspaces of others that a worker in no sandbox may have made; a look that fails ends no job."""
+    from worktrees.jobs import late_edits
+
+    if (records.witness(directory, "worker.json") or {}).get("sandbox", "none") != "none":
+        return []
+    try:
+        return late_edits.meanwhile(place, job, read_spec(directory).settings)
+    except (WorktreesError, OSError):
+        return []
 
 
 def _not_only_read(changes: ChangeSet) -> Finding:

@@ -195,7 +195,8 @@ class Removal(Value):
     """One workspace `drop` or `clean` looked at; `reason` says why it stays when `outcome` is kept.
 
     A worktree that somebody else made is released: the job lets go of it and nothing in it changes.
-    `ignored_not_kept` are ignored files that went with it, because they were more than the setting keeps.
+    `ignored_not_kept` are ignored files that went with it, because they were more than the setting keeps;
+    `edited_since` paths that were edited after the job was captured: `snapshot` holds them, the job's record does not.
     """
 
     job_id: JobId
@@ -208,6 +209,7 @@ class Removal(Value):
     size_bytes: int | None = None
     age_seconds: float | None = None
     ignored_not_kept: list[IgnoredFile] = []
+    edited_since: list[str] = []
 
 
 class Removed(Value):
