@@ -6,6 +6,7 @@ import random
 import re
 import shutil
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,8 +19,6 @@ from worktrees import jobs
 from worktrees.boss import Boss
 from worktrees.jobs import workflow
 from worktrees.store import State
-
-pytestmark = pytest.mark.torture
 
 TOKEN = re.compile(rb"token-[a-z]+")
 WT = "from worktrees.cli import main\nmain()\n"
@@ -393,11 +392,20 @@ def sample(points: list[Point], count: int) -> list[Point]:
     return sorted(chance.sample(points, min(count, len(points))), key=lambda point: (point.git, point.call))
 
 
-def test_some_commands_are_killed_at_some_points(world: World) -> None:
-    for verb in ("spawn", "settle", "drop", "merge-last", "undo", "settling"):
+def some_points(world: World, verbs: Sequence[str], count: int) -> None:
+    for verb in verbs:
         stage = Stage(world, verb)
-        killed_at(stage, sample(stage.points, 4))
+        killed_at(stage, sample(stage.points, count))
         stage.close()
+
+
+def test_a_command_is_killed_at_two_points(world: World) -> None:
+    some_points(world, ["drop"], 2)  # which settles an open job too
+
+
+@pytest.mark.torture
+def test_some_commands_are_killed_at_some_points(world: World) -> None:
+    some_points(world, ("spawn", "settle", "drop", "clean", "merge-last", "undo", "settling"), 4)
 
 
 @pytest.mark.torture
@@ -492,10 +500,12 @@ def end_at_once(repo: RepoKit, wt: Wt, merges: int, drops: int) -> None:
     assert Boss(repo.path).doctor().findings == []
 
 
+@pytest.mark.torture
 def test_six_spawns_at_once(repo: RepoKit, wt: Wt) -> None:
     spawn_at_once(repo, wt, 6)
 
 
+@pytest.mark.torture
 def test_some_merges_and_drops_at_once(repo: RepoKit, wt: Wt) -> None:
     end_at_once(repo, wt, merges=3, drops=2)
 

@@ -192,13 +192,17 @@ def test_a_snapshot_outlives_the_branch_it_was_made_on(repo: RepoKit, wt: Wt) ->
 
 def test_a_dry_run_removes_nothing(wt: Wt) -> None:
     place = worked(wt, "one", "echo x > new")
+    opened(wt, "two")
 
     would = wt("drop", "-n", "one", "--json", status=0).data
-    wt("clean", "-n", "--all", status=0)
+    all_of_them = wt("clean", "-n", "--all", "--json", status=0).data["removals"]
 
     assert (would["dryRun"], would["operationId"]) == (True, None)
     (removal,) = would["removals"]
-    assert removal["outcome"] == "would-remove"
+    assert (removal["outcome"], removal["state"]) == ("would-remove", "done")
+    assert [(each["name"], each["state"], each["outcome"]) for each in all_of_them] == [
+        ("one", "done", "would-remove"), ("two", "open", "kept"),
+    ]  # fmt: skip
     assert removal["sizeBytes"] > 0
     assert removal["ageSeconds"] >= 0
     assert place.exists()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from worktrees.model.names import JobId, Oid, OperationId, Result, WorkflowName
+from worktrees.model.names import JobId, Oid, OperationId, Result, State, WorkflowName
 from worktrees.model.values import (
     Audit,
     Baseline,
@@ -202,6 +202,7 @@ class Removal(Value):
     job_id: JobId
     name: str | None = None
     workspace: str | None = None
+    state: State | None = None
     outcome: Literal["removed", "would-remove", "released", "would-release", "kept"]
     reason: str | None = None
     landed: bool = False
