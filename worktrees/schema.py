@@ -11,6 +11,7 @@ from typing import Any
 from pydantic.json_schema import models_json_schema
 
 from worktrees.model import (
+    Agents,
     Configuration,
     Demonstration,
     Diagnosis,
@@ -39,6 +40,7 @@ from worktrees.model import (
 from worktrees.render.envelope import SCHEMA
 
 ANSWERS: dict[str, type[Value]] = {
+    "agents": Agents,
     "cancel": Jobs,
     "clean": Removed,
     "completion": Text,

@@ -37,6 +37,7 @@ from worktrees.errors import NotFound, Refused, WorktreesError
 from worktrees.jobs import admission, baselines, confinement, looks, removal
 from worktrees.jobs.ledger import left_out
 from worktrees.model import (
+    Agents,
     Configuration,
     Diagnosis,
     Diff,
@@ -399,6 +400,11 @@ class Boss(Providing, Foresight, Guarding):
         commands = [SetupCommand(command=command, approved=True) for command in running]
         commands += [SetupCommand(command=command, approved=False) for command in waiting]
         return SetUp(commands=commands)
+
+    def agents(self) -> Agents:
+        """Every agent that `spawn` knows, and where its program is. Starts none of them."""
+        self.notices.clear()
+        return Agents(agents=hiring.known(self.repo))
 
     def environment(self, word: str | None = None) -> SetUp:
         """The variables that make a process the worker of an open job: who it is, its ports, the guard.

@@ -7,7 +7,10 @@ repository wrote, so the user approves its exact text first, as with setup comma
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from worktrees import agents, config, setup
@@ -15,10 +18,9 @@ from worktrees.agents.custom import Custom
 from worktrees.boss.judgement import unfinished
 from worktrees.errors import Refused, Usage
 from worktrees.jobs import looks, records
+from worktrees.model import AgentProgram
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from worktrees.agents import Agent, Invocation
     from worktrees.git import Repo
     from worktrees.model import Baseline, JobSpec
@@ -109,6 +111,42 @@ def _hire(repo: Repo, spec: JobSpec, *, session: str | None = None, new_task: bo
 def names(repo: Repo) -> list[str]:
     """Every agent there is, sorted."""
     return sorted({*config.plugin_names("agents"), *(custom.name for custom, _ in _defined(repo))})
+
+
+def known(repo: Repo) -> list[AgentProgram]:
+    """Every agent with what is known of its program, by name."""
+    defined = {(custom.name, is_repository): custom for custom, is_repository in _defined(repo)}
+    found = []
+    for name in names(repo):
+        own, shipped = defined.get((name, False)), None
+        if own is None:
+            shipped = agents.built_in(name)
+        agent: Agent = own or shipped or defined[name, True]
+        path = shutil.which(agent.program)
+        found.append(
+            AgentProgram(
+                name=name,
+                program=agent.program,
+                path=path,
+                version=_npm_version(path) if path else None,
+                source=agent.source if isinstance(agent, Custom) else "built in",
+                own_sandbox=agent.own_sandbox,
+                resumes=agent.resumes,
+                approved=own is not None or shipped is not None or setup.is_approved(repo, defined[name, True].text),
+            )
+        )
+    return found
+
+
+def _npm_version(path: str) -> str | None:
+    """The version of the npm package that a program belongs to; asking the program itself would start it."""
+    for directory in list(Path(path).resolve().parents)[:4]:
+        try:
+            version = json.loads((directory / "package.json").read_text("utf-8"))["version"]
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+        return str(version)
+    return None
 
 
 def definitions_to_approve(repo: Repo) -> list[str]:

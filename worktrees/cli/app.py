@@ -16,6 +16,7 @@ from worktrees.render.text import shown
 SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
     "Start work": {
         "spawn": ("spawning", "Run a command in a fresh workspace, or open one for yourself."),
+        "agents": ("agents", "List the agents that can be spawned, and where their programs are."),
         "setup": ("setup", "Show or approve setup commands; adopt a worktree of your own."),
         "hooks": ("hooks", "Refuse commits in workspaces, also beside hooks of yours."),
     },

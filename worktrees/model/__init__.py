@@ -33,6 +33,8 @@ from worktrees.model.names import (
 
 if TYPE_CHECKING:
     from worktrees.model.answers import (
+        AgentProgram,
+        Agents,
         Check,
         Configuration,
         Demonstration,
@@ -91,6 +93,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Access",
+    "AgentProgram",
+    "Agents",
     "Audit",
     "Baseline",
     "ChangeSet",

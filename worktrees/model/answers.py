@@ -75,6 +75,29 @@ class Usage(Value):
     cost_usd: float | None = None
 
 
+class AgentProgram(Value):
+    """An agent that `spawn` knows: where its program is, None where it is not installed, and where it is defined.
+
+    `version` is what its npm package says. With `own_sandbox` it confines the commands it runs by itself. One of the
+    repository's file is not `approved` before the user said so.
+    """
+
+    name: str
+    program: str
+    path: str | None = None
+    version: str | None = None
+    source: str
+    own_sandbox: bool = False
+    resumes: bool = False
+    approved: bool = True
+
+
+class Agents(Value):
+    """`agents`: all that are known, by name."""
+
+    agents: list[AgentProgram] = []
+
+
 class Outcome(Value):
     """`result`: how a job ended and what it really did. `output` is the end of its stdout, asked for with `--full`.
 
