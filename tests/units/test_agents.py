@@ -223,6 +223,7 @@ def test_a_wrong_definition_says_where(table: dict[str, Any], said: str) -> None
         ({"agent": "nobody", "task": "x"}, "no agent `nobody`; there is: claude, codex, gemini, mine, opencode"),
         ({"agent": "mine"}, "`mine` was told nothing to do"),
         ({"agent": "mine", "task": " \n"}, "`mine` was told nothing to do"),
+        ({"agent": "mine", "task": "x\0y"}, "the task holds a NUL byte"),
         ({"agent": "mine", "task": "x", "command": ["true"]}, "a job has either a command or an agent"),
         ({"agent": "mine", "task": "x", "model": "m"}, "the agent `mine` takes no model"),
         ({"agent": "mine", "task": "x", "stdin": __file__}, "an agent's standard input is its prompt"),
@@ -253,6 +254,20 @@ def test_what_cannot_be_resumed_is_refused(repo: RepoKit, wt: Wt) -> None:
         ("gone", "not-found"),
     ):
         assert wt("spawn", "--resume", name, "--json", status=4).code == code
+
+
+def test_an_agent_s_job_that_conflicts_runs_again_with_its_task(repo: RepoKit) -> None:
+    config("""agents.mine.argv = ["sh", "-c", 'cat > /dev/null; echo "$0" >> src/util.py', "{task}"]""")
+    boss = Boss(repo.path)
+    for task in ("one", "two"):
+        boss.spawn(agent="mine", task=task, name=task)
+    boss.wait()
+    merged = boss.merge(on_conflict="rerun", order="created")
+    assert merged.landed
+    assert [again.result for again in merged.reruns] == ["succeeded"]
+    assert sorted(repo.read("src/util.py").splitlines()[-2:]) == [b"one", b"two"]
+    again = boss.status(merged.reruns[0].job_id)[0]
+    assert (again.agent, again.task) == ("mine", "two")
 
 
 def test_one_that_cannot_be_made_does_not_stop_the_others(repo: RepoKit, wt: Wt, tmp_path: Path) -> None:

@@ -100,9 +100,9 @@ def _hire(repo: Repo, spec: JobSpec, *, session: str | None = None, new_task: bo
         session=session,
     )
     if not (spec.task or "").strip():
-        raise Usage(
-            f"`{spec.agent}` was told nothing to do", hint=f"wt spawn --agent {spec.agent} --task 'fix the parser'"
-        )
+        raise Usage(f"`{spec.agent}` was told nothing to do", hint=f"wt spawn --agent {spec.agent} --task …")
+    if "\0" in order.task:
+        raise Usage("the task holds a NUL byte", hint="take it out")
     invocation = agent.invocation(order)
     program = agents.find_program(agent, spec.environment.get("PATH", os.environ.get("PATH")))
     return invocation.started_as(program)
