@@ -56,7 +56,7 @@ def check(repo: RepoKit, wt: Wt, files: int, workers: int) -> None:
 
 
 def test_s19_disjoint_results_in_a_real_tree_merge_in_one_command(repo: RepoKit, wt: Wt) -> None:
-    check(repo, wt, files=300, workers=8)
+    check(repo, wt, files=200, workers=5)
 
 
 @pytest.mark.torture
