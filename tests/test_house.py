@@ -16,8 +16,8 @@ HOUSE = Path(__file__).parent.parent / "worktrees"
 
 FLOORS = {
     0: "errors model",
-    1: "git store config",
-    2: "isolation runner sandbox guard agents changes merge board transport setup render guide",
+    1: "git store config guide",
+    2: "isolation runner sandbox guard agents changes merge board transport setup render hosts",
     3: "jobs landing awcp schema",
     4: "boss demo",
     5: "cli mcp top supervisor",

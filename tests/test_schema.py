@@ -24,6 +24,7 @@ SESSION = """
     drop two | restore two | clean -n --all | clean --all | restore one | cancel one | workflow list --all
     spawn --count 2 --name many -- true | spawn --count 2 --name many -- true | wait --timeout 20 | drop many-1 many-2
     spawn --workflow other --name other | cancel other | workflow close other | undo | doctor --fix
+    install codex -n | install claude | install claude --uninstall
     nonsense | list --nonsense | status nobody | diff | merge nobody | undo 99 | rollback --to 99 | -C nowhere list
 """
 

@@ -50,6 +50,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
     },
     "From other programs": {
         "mcp": ("hosting", "Serve these verbs to a host that speaks MCP."),
+        "install": ("hosting", "Put wt into the configuration of Codex, Claude Code, Gemini or OpenCode."),
         "hook": ("hosting", "Make and take back worktrees for a host that asks for them."),
     },
     "About": {

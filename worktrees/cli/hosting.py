@@ -1,17 +1,20 @@
-"""Commands for the hosts that agents run in: `mcp`, `hook`."""
+"""Commands for the hosts that agents run in: `mcp`, `install`, `hook`."""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import os
+import shutil
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from worktrees.cli.options import verb
+from worktrees.cli.options import dry_run_option, verb
 from worktrees.errors import NotFound, Usage
+
+HOSTS = ("codex", "claude", "gemini", "opencode")
 
 if TYPE_CHECKING:
     from worktrees.boss import Boss
@@ -32,6 +35,56 @@ def mcp(session: Session, http: str | None) -> int:
 
     plugin("door", "mcp")(http)
     return 0
+
+
+# ----------------------------------------------------------------------------------------------------------- install
+@verb(
+    "install",
+    examples="""
+    wt install codex -n
+    wt install claude --project
+    wt install claude --project --uninstall
+    """,
+)
+@dry_run_option
+@click.option("--user/--project", "user", default=True, help="For all of yours, or this repository (default: --user).")
+@click.option("--uninstall", is_flag=True, help="Take it out again.")
+@click.argument("host", type=click.Choice(HOSTS))
+def install(session: Session, host: str, user: bool, uninstall: bool, dry_run: bool) -> int:
+    """Put wt into the configuration of a host, so that its agents can be bosses.
+
+    The MCP server, its tools approved in advance; for Claude Code also the worktree hooks and the skill. Everything
+    else in a file stays as it is; a changed file is kept beside it as NAME.before-wt. Shows what it changes.
+    """
+    from worktrees import hosts
+    from worktrees.model import HostFile, Installed
+
+    scope: hosts.Scope = "user" if user else "project"
+    root = None if user else session.boss().repo.work_tree
+    files = []
+    for edit in hosts.edits(host, scope, root, _own_name(), os.environ, uninstall=uninstall):
+        backup = None if dry_run else hosts.apply(edit)
+        action: Literal["created", "changed", "removed"] = "created" if edit.before is None else "changed"
+        files.append(
+            HostFile(
+                path=os.fspath(edit.path),
+                action="removed" if edit.after is None else action,
+                backup=os.fspath(backup) if backup else None,
+                diff=edit.diff,
+            )
+        )
+    done = Installed(host=host, scope=scope, uninstalled=uninstall, dry_run=dry_run, files=files)
+    text = "".join(file.diff for file in files) or "Nothing to change."
+    return session.answer(done, text)
+
+
+def _own_name() -> str:
+    """How a host calls us: by name where that is us, else by path."""
+    own = os.path.realpath(sys.argv[0])
+    found = shutil.which("wt")
+    if found is not None and (os.path.realpath(found) == own or not os.access(own, os.X_OK)):
+        return "wt"
+    return own if os.access(own, os.X_OK) else "wt"
 
 
 # ------------------------------------------------------------------------------------------------------------- hooks

@@ -347,6 +347,25 @@ class SetUp(Value):
     findings: list[Finding] = []
 
 
+class HostFile(Value):
+    """A file of a host that `install` changed, or would; `backup` is how it was."""
+
+    path: str
+    action: Literal["created", "changed", "removed"]
+    backup: str | None = None
+    diff: str
+
+
+class Installed(Value):
+    """`install`: the files changed; none when everything was as it should be."""
+
+    host: str
+    scope: Literal["user", "project"]
+    uninstalled: bool = False
+    dry_run: bool = False
+    files: list[HostFile] = []
+
+
 class Version(Value):
     """`version`: of this program, of git, and of the state on disk it writes."""
 

@@ -1,0 +1,173 @@
+"""Other programs' configuration: ours goes in, comes out, and everything else stays, to the character."""
+
+import json
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.kit import RepoKit, Wt
+from worktrees import guide
+from worktrees.errors import Usage
+from worktrees.hosts import splice
+
+ROOT = Path(__file__).parent.parent.parent
+PLUGIN = ROOT / "worktrees" / "plugin"
+COMMENTED = """\
+{
+    // mine
+    "theme": "dark", /* and "hooks": {} is not here */
+    "mcpServers": {
+        "other": {"command": "x", "args": ["//", "}"]}, // the last one
+    },
+    "list": [1, {"a": [2, 3]}, "]"],
+}
+"""
+JSON_FILES = {
+    "claude": ("{home}/.claude.json", "{home}/.claude/settings.json"),
+    "gemini": ("{home}/.gemini/settings.json",),
+    "opencode": ("{home}/.config/opencode/opencode.json",),
+}
+
+
+def test_a_member_goes_in_and_out_of_json_with_comments() -> None:
+    changed = splice.put(COMMENTED, ("mcpServers", "wt"), {"command": "wt"})
+    assert changed.replace('\n        "wt": {\n            "command": "wt"\n        },', "") == COMMENTED
+    assert splice.take(changed, ("mcpServers", "wt")) == COMMENTED
+    assert splice.value_at(changed, ("mcpServers", "other")) == {"command": "x", "args": ["//", "}"]}
+    assert splice.value_at(changed, ("mcpServers", "wt")) == {"command": "wt"}
+    again = splice.put(changed, ("mcpServers", "wt"), {"command": "/bin/wt"})
+    assert splice.value_at(again, ("mcpServers", "wt")) == {"command": "/bin/wt"}
+    assert splice.value_at(splice.take(changed, ("mcpServers", "wt")), ("mcpServers", "wt")) is None
+    assert "// mine" in splice.take(changed, ("mcpServers", "wt"))
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.text(),
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    ),
+    st.dictionaries(st.sampled_from(["a", "b", "wt", 'q"\\']), st.integers() | st.just({}), max_size=3),
+    st.sampled_from([None, 2, 4, "\t"]),
+)
+def test_any_json_keeps_what_it_had(value: Any, around: dict[str, Any], indent: Any) -> None:
+    document = {**around, "value": value}
+    text = json.dumps(document, indent=indent)
+    changed = splice.put(text, ("servers", "wt"), {"x": 1})
+    assert json.loads(changed) == {**document, "servers": {"wt": {"x": 1}}}
+    assert splice.take(changed, ("servers", "wt")) == text
+    for key in document:
+        assert json.loads(splice.take(text, (key,))) == {k: v for k, v in document.items() if k != key}
+
+
+@pytest.mark.parametrize("text", ["[]", "x", '{"a": }', '{"a": 1', '"a"', '{"a": 1} {}'])
+def test_what_is_no_object_is_left_alone(text: str) -> None:
+    with pytest.raises(Usage):
+        splice.put(text, ("a", "b"), 1)
+
+
+@pytest.mark.parametrize("host", ["codex", "claude", "gemini", "opencode"])
+@pytest.mark.parametrize("scope", ["--user", "--project"])
+def test_installing_is_seen_first_done_once_and_undone(repo: RepoKit, wt: Wt, host: str, scope: str) -> None:
+    def files() -> dict[str, bytes]:
+        found = {}
+        for top in (Path.home(), repo.path):
+            for path in top.rglob("*"):
+                if (
+                    path.is_file()
+                    and ".git" not in path.relative_to(top).parts
+                    and not path.name.endswith(".before-wt")
+                ):
+                    found[str(path)] = path.read_bytes()
+        return found
+
+    before = files()
+    shown = wt("install", host, scope, "-n", status=0)
+    assert shown.stdout.startswith("--- /dev/null")
+    assert files() == before
+    done = wt("install", host, scope, "--json", status=0).data
+    assert {file["action"] for file in done["files"]} == {"created"}
+    assert files().keys() - before.keys() == {file["path"] for file in done["files"]}
+    assert wt("install", host, scope, status=0).stdout == "Nothing to change.\n"
+    wt("install", host, scope, "--uninstall", status=0)
+    assert files() == before
+    assert wt("install", host, scope, "--uninstall", "--json", status=0).data["files"] == []
+
+
+@pytest.mark.parametrize("host", sorted(JSON_FILES))
+def test_a_file_that_was_there_keeps_its_rest_its_mode_and_a_copy(repo: RepoKit, wt: Wt, host: str) -> None:
+    paths = [Path(name.format(home=Path.home())) for name in JSON_FILES[host]]
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(COMMENTED, encoding="utf-8")
+        path.chmod(0o640)
+    wt("install", host, status=0)
+    for path in paths:
+        assert path.with_name(path.name + ".before-wt").read_text(encoding="utf-8") == COMMENTED
+        text = path.read_text(encoding="utf-8")
+        assert all(line in text for line in COMMENTED.splitlines() if line.strip("{} ,"))
+        assert path.stat().st_mode & 0o777 == 0o640
+    wt("install", host, "--uninstall", status=0)
+    for path in paths:
+        assert path.read_text(encoding="utf-8") == COMMENTED
+
+
+def test_codex_waits_for_the_server_and_may_call_it(repo: RepoKit, wt: Wt) -> None:
+    path = Path.home() / ".codex" / "config.toml"
+    path.parent.mkdir()
+    mine = '# mine\nmodel = "m"  # this one\n\n[mcp_servers.other]\ncommand = "x"\n'
+    path.write_text(mine, encoding="utf-8")
+    wt("install", "codex", status=0)
+    text = path.read_text(encoding="utf-8")
+    assert text.startswith(mine)
+    server = tomllib.loads(text)["mcp_servers"]["wt"]
+    assert server["required"] is True
+    assert server["args"] == ["mcp"]
+    assert server["default_tools_approval_mode"] == "approve"
+    assert server["tool_timeout_sec"] > 240
+    wt("install", "codex", "--uninstall", status=0)
+    assert path.read_text(encoding="utf-8") == mine
+
+    path.write_text('[mcp_servers.wt]\ncommand = "mine"\n', encoding="utf-8")
+    assert wt("install", "codex", "--json", status=4).code == "host-configured"
+    path.write_text("mcp_servers = { x = {} }\n", encoding="utf-8")
+    assert wt("install", "codex", "--json", status=4).code == "host-file"
+    path.write_text("= x\n", encoding="utf-8")
+    assert wt("install", "codex", "--json", status=4).code == "host-file"
+    assert path.read_text(encoding="utf-8") == "= x\n"
+
+
+def test_somebody_elses_worktree_provider_stays(repo: RepoKit, wt: Wt) -> None:
+    path = repo.path / ".claude" / "settings.json"
+    path.parent.mkdir()
+    other = json.dumps({"hooks": {"WorktreeCreate": [{"hooks": [{"type": "command", "command": "other"}]}]}})
+    path.write_text(other, encoding="utf-8")
+    assert wt("install", "claude", "--project", "--json", status=4).code == "host-configured"
+    wt("install", "claude", "--project", "--uninstall", status=0)
+    assert path.read_text(encoding="utf-8") == other
+
+
+def test_the_plugin_says_the_same_as_the_installer(repo: RepoKit, wt: Wt, project: dict[str, Any]) -> None:
+    wt("install", "claude", "--project", status=0)
+    settings = json.loads((repo.path / ".claude/settings.json").read_bytes())
+    hooks = json.loads((PLUGIN / "hooks/hooks.json").read_bytes())["hooks"]
+    assert settings["hooks"].keys() == hooks.keys()
+    for event, groups in hooks.items():
+        words = settings["hooks"][event][0]["hooks"][0]["command"].split()
+        assert words[1:] == groups[0]["hooks"][0]["command"].split()[1:]
+    assert json.loads((PLUGIN / ".mcp.json").read_bytes())["mcpServers"]["wt"]["args"] == ["mcp"]
+    for manifest in (PLUGIN / ".claude-plugin/plugin.json", PLUGIN / ".codex-plugin/plugin.json"):
+        assert json.loads(manifest.read_bytes())["version"] == project["project"]["version"]
+    for market in (ROOT / ".claude-plugin/marketplace.json", ROOT / ".agents/plugins/marketplace.json"):
+        source = json.loads(market.read_bytes())["plugins"][0]["source"]
+        assert (ROOT / (source if isinstance(source, str) else source["path"])).samefile(PLUGIN)
+    assert (PLUGIN / "skills/wt/SKILL.md").samefile(guide.SKILL)
+
+
+@pytest.fixture
+def project() -> dict[str, Any]:
+    """pyproject.toml."""
+    return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
