@@ -119,6 +119,7 @@ def test_codex_waits_for_the_server_and_may_call_it(repo: RepoKit, wt: Wt) -> No
     path = Path.home() / ".codex" / "config.toml"
     path.parent.mkdir()
     mine = '# mine\nmodel = "m"  # this one\n\n[mcp_servers.other]\ncommand = "x"\n'
+    mine += '[model_providers.own]\nenv_key = "OWN_KEY"\n'
     path.write_text(mine, encoding="utf-8")
     wt("install", "codex", status=0)
     text = path.read_text(encoding="utf-8")
@@ -128,6 +129,7 @@ def test_codex_waits_for_the_server_and_may_call_it(repo: RepoKit, wt: Wt) -> No
     assert server["args"] == ["mcp"]
     assert server["default_tools_approval_mode"] == "approve"
     assert server["tool_timeout_sec"] > 240
+    assert {"CODEX_HOME", "OWN_KEY"} <= set(server["env_vars"])  # or its workers could not reach their model
     wt("install", "codex", "--uninstall", status=0)
     assert path.read_text(encoding="utf-8") == mine
 

@@ -9,7 +9,8 @@ included; a file that cannot be understood is left alone. The file as it was is 
     opencode   the MCP server in opencode.json
 
 Codex must wait for the server (`required`), or its first request goes out without the tools: a Python server takes a
-second to start. Its tools are approved in advance, because a boss that runs without a person could not call them else.
+second to start; Claude Code is told not to put them off (`alwaysLoad`). Codex's tools are approved in advance, because
+a boss that runs without a person could not call them else.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ Scope = Literal["user", "project"]
 _BEGIN = "# >>> wt: written by `wt install codex`, removed by `wt install codex --uninstall`"
 _END = "# <<< wt"
 _BLOCK = re.compile(rf"\n?{re.escape(_BEGIN)}\n.*?{re.escape(_END)}\n", re.DOTALL)
-# Servers of Codex get a reduced environment; these are what workers need of it, and where the state is.
+# Servers of Codex get a reduced environment; these, and the keys of its model providers, are what workers need of it.
 _PASSED = ("CODEX_HOME", "OPENAI_API_KEY", "ANTHROPIC_API_KEY", "XDG_STATE_HOME", "XDG_CONFIG_HOME")
 
 
@@ -122,7 +123,10 @@ def _changes(
         own = Path(environment["CLAUDE_CONFIG_DIR"]) if user and environment.get("CLAUDE_CONFIG_DIR") else None
         home = own or base / ".claude"
         servers = (own or base) / ".claude.json" if user else base / ".mcp.json"
-        yield servers, _member(("mcpServers", "wt"), {"type": "stdio", **server}, uninstall=uninstall)
+        yield (
+            servers,
+            _member(("mcpServers", "wt"), {"type": "stdio", **server, "alwaysLoad": True}, uninstall=uninstall),
+        )
         yield home / "settings.json", lambda text: _claude_hooks(text, command, uninstall=uninstall)
         skill = guide.SKILL.read_text(encoding="utf-8")
         yield (
@@ -178,17 +182,19 @@ def _codex(text: str, command: str, *, uninstall: bool) -> str:
     if uninstall:
         return rest
     try:
-        servers = tomllib.loads(rest).get("mcp_servers", {})
+        configured = tomllib.loads(rest)
     except tomllib.TOMLDecodeError as error:
         raise Usage(f"it is no TOML: {error}", hint="mend the file by hand") from error
-    if "wt" in servers:
+    if "wt" in configured.get("mcp_servers", {}):
         raise Refused(
             "a server `wt` is configured already, and not by this command",
             code="host-configured",
             hint="take [mcp_servers.wt] out of the file, then run this again",
         )
     quoted = '"' + command.replace("\\", "\\\\").replace('"', '\\"') + '"'
-    passed = ", ".join(f'"{name}"' for name in _PASSED)
+    providers = configured.get("model_providers", {})
+    keys = [provider["env_key"] for provider in providers.values() if isinstance(provider.get("env_key"), str)]
+    passed = ", ".join(f'"{name}"' for name in dict.fromkeys([*_PASSED, *keys]))
     block = f"""\
 {_BEGIN}
 [mcp_servers.wt]
