@@ -46,7 +46,7 @@ SCENARIOS = {
 }
 
 _PARTS = {
-    "merge": "s22 s27",
+    "merge": "s27",
     "shared mode": "s28",
     "guard and sandbox": "s18",
     "board": "s32 s33 s34 s35",

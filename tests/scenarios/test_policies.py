@@ -10,6 +10,7 @@ import pytest
 
 from tests.kit import Gate, RepoKit, Wt, eventually
 from tests.merging import tree_files
+from worktrees.boss import Boss
 
 LINES = [f"line {number}\n" for number in range(1, 31)]
 SET_LINE = """
@@ -26,10 +27,11 @@ def adds(number: int, text: str) -> str:
     return shlex.join([sys.executable, "-c", SET_LINE, "src/app.py", str(number), text])
 
 
-def spawn(wt: Wt, name: str, script: str, *options: str) -> None:
+def spawn(wt: Wt, name: str, script: str, task: str | None = None) -> None:
     """A job that is over when this returns, so that the order of completion is that of the calls."""
-    wt("spawn", "--name", name, *options, "--", "sh", "-c", script, status=0)
-    wt("wait", name, status=0)
+    boss = Boss(wt.cwd)
+    boss.spawn(["sh", "-c", script], name=name, task=task)
+    boss.wait(name, timeout_seconds=60)
 
 
 def jobs(wt: Wt) -> dict[str, Any]:
@@ -45,7 +47,7 @@ def test_s21_conflicting_jobs_run_again_one_after_another(repo: RepoKit, wt: Wt,
     for name in ("one", "two", "three"):
         # The second time a job comes by it stops at the gate, with its line as it found it in its own file.
         again = f"sed -n 5p src/app.py > {name}.txt; {gate.shell(name)}"
-        spawn(wt, name, f"if mkdir {once}-{name}; then :; else {again}; fi; {adds(5, name)}", "--task", f"add {name}")
+        spawn(wt, name, f"if mkdir {once}-{name}; then :; else {again}; fi; {adds(5, name)}", f"add {name}")
     spawn(wt, "apart", "echo apart > apart.txt")
     baseline = repo.head(), repo.git("status", "--porcelain=v2"), tree_files(repo.path)
 
@@ -257,7 +259,7 @@ def test_orders_one_can_ask_for(wt: Wt) -> None:
 @pytest.mark.parametrize("strategy", ["three-way", "rebase", "squash"])
 def test_whose_name_and_words_a_commit_bears(repo: RepoKit, wt: Wt, strategy: str) -> None:
     repo.git("config", "commit.template", "no-such-file")  # git looks at it only where a person is to write the message
-    spawn(wt, "one", "echo one > one", "--task", "say one\n\nwith reasons")
+    spawn(wt, "one", "echo one > one", "say one\n\nwith reasons")
     job = jobs(wt)["one"]
     wt("merge", "--strategy", strategy, "--author", "A Worker <worker@example.com>", status=0)
 

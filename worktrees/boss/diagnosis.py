@@ -27,7 +27,7 @@ from worktrees.isolation import trash
 from worktrees.jobs import confinement, late_edits, liveness, records, removal
 from worktrees.jobs.settlement import remove_tree
 from worktrees.jobs.workflow import pins
-from worktrees.landing import log
+from worktrees.landing import integration, log
 from worktrees.model import ChangeSet, Diagnosis, Finding, Job, Operation, Workflow, WorkflowName
 from worktrees.store import AliveLock, is_alive, read_json, start_ticks, write_json
 
@@ -145,7 +145,8 @@ def _of_workspaces(place: Place, *, fix: bool) -> list[Finding]:
 
 def _ailments(place: Place) -> Iterator[Ailment]:
     looks_to_take = (
-        _operations, _unsettled, _store, _records, _snapshots, _half_made, _refs, _locks, _leftovers, _plugins,
+        _operations, _resolving, _unsettled, _store, _records, _snapshots, _half_made, _refs, _locks, _leftovers,
+        _plugins,
     )  # fmt: skip
     for take in looks_to_take:
         try:
@@ -162,6 +163,30 @@ def _operations(place: Place) -> Iterator[Ailment]:
         if not AliveLock(slot.lock).is_held():
             message = f"`{slot.operation_id}` was cut off; the next command that changes something settles it"
             yield Finding(code="operation-torn", path=os.fspath(slot.record), message=message), None
+
+
+def _resolving(place: Place) -> Iterator[Ailment]:
+    """A merge that waits for a conflict to be resolved by hand, or what a crash left of one."""
+    where = integration.directory(place.state)
+    if not where.is_dir():
+        return
+    merging = integration.load(place.state)
+    if merging is not None and (merging.laid or merging.resolved):
+        message = "a merge waits for a conflict to be resolved: wt merge --continue, or: wt merge --abort"
+        path = integration.work_tree(place) if merging.laid else where
+        yield Finding(code="merge-waits", path=os.fspath(path), message=message), None
+    else:
+        message = "a merge died before its conflict was laid out; the next command that changes something clears it"
+        yield Finding(code="merge-torn", path=os.fspath(where), message=message), partial(_clear_torn, place)
+
+
+def _clear_torn(place: Place) -> bool:
+    with place.state.lock("merging", purpose="doctor", timeout_seconds=0.0):
+        merging = integration.load(place.state)
+        if merging is None or not (merging.laid or merging.resolved):
+            integration.clear(place)
+            return True
+    return False
 
 
 def _unsettled(place: Place) -> Iterator[Ailment]:

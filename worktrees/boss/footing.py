@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast, get_args
 
 from worktrees import config, isolation, jobs, landing
 from worktrees.boss.judgement import layers, lost
-from worktrees.errors import NotFound, Refused, Usage
+from worktrees.errors import Busy, NotFound, Refused, StateBroken, Usage
 from worktrees.jobs import looks, removal, requests
 from worktrees.jobs.ledger import left_out
+from worktrees.landing import integration
 from worktrees.model import Baseline, DirtyPolicy, Job, JobId, JobSpec, Notice, Workflow, WorkflowName
 
 if TYPE_CHECKING:
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from worktrees.agents import Invocation
     from worktrees.git import Repo
     from worktrees.isolation import Isolation
+    from worktrees.model import Merging, Resolved
 
 
 class Footing:
@@ -35,6 +38,8 @@ class Footing:
         self.state = self.place.state
         self.worker = JobId(os.environ["WT_JOB"]) if os.environ.get("WT_JOB") else standing_in
         self.notices: list[Notice] = []
+        self._resuming: Merging | None = None
+        """The merge that is being gone on with after a resolution by hand, while that is done."""
 
     def _stand_in(self, repo: Repo) -> None:
         """Takes another work tree of the repository for the boss's."""
@@ -75,6 +80,31 @@ class Footing:
             self._notice(finding.code, finding.message)
         self.mend_jobs()
         self._note_landings()
+        self._mend_resolving()
+
+    def _mend_resolving(self) -> None:
+        """Takes away what is left of a resolution by hand that is over, or of one that never came to be laid out."""
+        if self._resuming is not None or not integration.directory(self.state).is_dir():
+            return
+        with contextlib.suppress(Busy, StateBroken), self.state.lock("merging", purpose="mend", timeout_seconds=0.0):
+            merging = integration.load(self.state)
+            begun = merging is not None and (merging.laid is not None or merging.resolved)
+            if merging is None or not begun or all(self._is_over(job_id) for job_id in merging.jobs):
+                integration.clear(self.place)
+
+    def _is_over(self, job_id: JobId) -> bool:
+        job = jobs.load(self.state, job_id)
+        return bool(job.landed_by or job.dropped_by)
+
+    def _refuse_while_resolving(self) -> None:
+        """Raises Refused `operation-in-progress` while a merge waits for a conflict to be resolved by hand."""
+        if self._resuming is None and self.state.exists() and (merging := integration.load(self.state)) is not None:
+            self._mend_resolving()
+            if integration.directory(self.state).is_dir():
+                raise integration.in_progress(self.place, merging)
+
+    def _resolved(self) -> list[Resolved]:
+        return self._resuming.resolved if self._resuming is not None else []
 
     def mend_jobs(self) -> bool:
         """Settles jobs whose supervisor is gone; says whether anything changed."""

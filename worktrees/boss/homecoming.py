@@ -7,6 +7,7 @@ What a conflict leads to (`on_conflict`):
 
     stop       nothing moves
     skip       the rest lands
+    manual     the first one is laid out in an integration worktree, to be resolved by hand (`byhand`)
     rerun      the jobs that do not merge run again, one after another, each on the result so far; all lands, or nothing
     rollback   branch, index and files go back to what the workflow recorded at its start; what was there is kept
 """
@@ -36,7 +37,7 @@ from worktrees.boss.ordering import in_order, landing_most
 from worktrees.errors import Refused
 from worktrees.jobs import again, looks, removal
 from worktrees.landing import Target
-from worktrees.merge import GOES_ON
+from worktrees.merge import GOES_ON, Resolution
 from worktrees.model import (
     Baseline,
     ChangeSet,
@@ -105,6 +106,8 @@ class Homecoming(Footing):
         """
         self._boss_only("merge")
         spec = merge_spec(wishes, self.settings)
+        if not dry_run:
+            self._refuse_while_resolving()
         reruns: list[Rerun] = []
         for left in reversed(range(_TRIES)):
             self._mend()
@@ -119,6 +122,8 @@ class Homecoming(Footing):
                 return self._merged(prepared, dry_run=True)
             if prepared.plan.conflicted and spec.on_conflict == "rollback":
                 return self._roll_back(prepared)
+            if prepared.plan.conflicted and spec.on_conflict == "manual":
+                return self._lay_out(prepared, spec)
             if prepared.plan.conflicted and spec.on_conflict == "rerun":
                 prepared = self._run_again(prepared, spec, reruns, narrate)
             if not prepared.moves:
@@ -230,6 +235,7 @@ class Homecoming(Footing):
             author=person(spec.author) if spec.author else None,
             message=spec.message,
             on_conflict=spec.on_conflict,
+            resolutions={each.job_id: Resolution(each.start, each.end) for each in self._resolved()},
         )
         overlaps = with_conflicts(changes.overlaps(sets), plan)
         return Prepared(target, chosen, plan, overlaps, bool(plan.conflicted) and spec.on_conflict not in GOES_ON)
@@ -278,6 +284,10 @@ class Homecoming(Footing):
         )
 
     # ----------------------------------------------------------------------------------------------------- conflicts
+    def _lay_out(self, prepared: Prepared, spec: MergeSpec) -> Merged:
+        """Stops at the first conflict for the boss to resolve; see `byhand`."""
+        raise NotImplementedError
+
     def _roll_back(self, prepared: Prepared) -> Merged:
         """Everything back to what the workflow recorded at its start, because of a conflict."""
         operation = landing.rollback(self.place, jobs.load_workflow(self.state, prepared.jobs[0].workflow_id))
@@ -345,10 +355,6 @@ class Homecoming(Footing):
         return jobs.load(self.state, fresh.job_id)
 
     # --------------------------------------------------------------------------------------------------------- steps
-    def _is_over(self, job_id: JobId) -> bool:
-        job = jobs.load(self.state, job_id)
-        return bool(job.landed_by or job.dropped_by)
-
     def _recorded_changes(self, job: Job) -> ChangeSet:
         found = looks.recorded(self.state, job)
         if found is None or job.snapshot is None:

@@ -11,7 +11,7 @@ import os
 from typing import TYPE_CHECKING
 
 from worktrees import jobs
-from worktrees.boss.homecoming import Homecoming
+from worktrees.boss.byhand import ByHand
 from worktrees.errors import NotFound, Refused, Usage
 from worktrees.jobs import baselines, holders, removal
 from worktrees.model import Job, JobSpec, Removed
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _TRIES = 100
 
 
-class Providing(Homecoming):
+class Providing(ByHand):
     """`hook claude-create` and `hook claude-remove`."""
 
     def provide(self, name: str, *, holder_pid: int, task: str | None = None) -> Job:

@@ -30,7 +30,9 @@ def answer(command: str, *, as_json: bool, closed: bool) -> bytes | None:
     """All that `list` or `status` prints, None when it takes more to say."""
     try:
         state = None if os.environ.get("WT_JOB") else _state_around(os.getcwd())
-        return None if state is None else _answer(f"{state}/workflows", command, as_json=as_json, closed=closed)
+        if state is None or os.path.lexists(f"{state}/merging"):  # a merge waits for its boss: the long way says so
+            return None
+        return _answer(f"{state}/workflows", command, as_json=as_json, closed=closed)
     except Exception:  # noqa: BLE001 - the long way meets it again, and can tell
         return None
 

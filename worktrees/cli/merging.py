@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
 from worktrees.cli.options import dry_run_option, jobs_argument, verb, workflow_option
-from worktrees.errors import Conflicted
+from worktrees.errors import Conflicted, Usage
 from worktrees.model import MergeOrder, OperationLog
 from worktrees.render.text import listed
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     wt merge                          everything that succeeded, all or nothing
     wt merge audit fix -m "Parser"    these two, in this order
     wt merge --on-conflict skip       land what merges, leave the rest
+    wt merge --on-conflict manual     resolve it by hand, then: wt merge --continue
     wt merge --on-conflict rerun      run what does not merge again, on top of the rest
     """,
 )
@@ -38,11 +40,13 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--on-conflict",
-    type=click.Choice(["stop", "skip", "rerun", "rollback"]),
+    type=click.Choice(["stop", "skip", "rerun", "manual", "rollback"]),
     default="stop",
     show_default=True,
-    help="Land nothing; land the rest; run what conflicts again, one by one; or take everything back.",
+    help="Land nothing; the rest; run what conflicts again; lay it out to be resolved; take everything back.",
 )
+@click.option("--continue", "go_on", is_flag=True, help="Go on after a conflict was resolved (`manual`).")
+@click.option("--abort", is_flag=True, help="Give up a merge that waits for a resolution; what is there is kept.")
 @click.option(
     "--max-reruns", type=click.IntRange(1), metavar="N", default=5, show_default=True,
     help="How many jobs `--on-conflict rerun` may run again.",
@@ -57,7 +61,7 @@ if TYPE_CHECKING:
 @click.option("--author", metavar="WHO", help="`Name <address>` of the jobs' commits (default: you, or the setting).")
 @workflow_option
 @jobs_argument()
-def merge(session: Session, jobs: tuple[str, ...], **wishes: Any) -> int:
+def merge(session: Session, jobs: tuple[str, ...], go_on: bool, abort: bool, **wishes: Any) -> int:
     """Merge finished jobs into the branch, all or nothing.
 
     Without a JOB: every job of the workflow that succeeded and has not landed, in completion order. The merge is
@@ -66,8 +70,23 @@ def merge(session: Session, jobs: tuple[str, ...], **wishes: Any) -> int:
     """
     if wishes["author"] is None:
         del wishes["author"]  # the setting decides
+    if go_on or abort:
+        return _resolved(session, jobs, abort=abort, both=go_on and abort)
     with session.progress("merging", None):
         merged = session.boss().merge(*jobs, narrate=session.narrate, **wishes)
+    return _answer(session, merged)
+
+
+def _resolved(session: Session, jobs: tuple[str, ...], *, abort: bool, both: bool) -> int:
+    """`merge --continue` and `--abort`, which go by what was asked when the merge began."""
+    if both or jobs:
+        word = "--abort" if abort else "--continue"
+        raise Usage(f"`{word}` stands alone: the merge that waits knows its jobs", hint=f"wt merge {word}")
+    boss = session.boss()
+    return _answer(session, boss.merge_abort() if abort else boss.merge_continue(narrate=session.narrate))
+
+
+def _answer(session: Session, merged: Merged) -> int:
     error = _conflict(merged)
     if session.json:
         return session.answer(merged, error=error)
@@ -94,6 +113,9 @@ def _conflict(merged: Merged) -> Conflicted | None:
     if merged.rolled_back_by:
         said += f"; {merged.branch} is back at {merged.after[:10]}"
         hint = f"what was there comes back by: wt undo {merged.rolled_back_by}"
+    elif merged.resolve_in:
+        said += f"; laid out in `{min(merged.resolve_in, os.path.relpath(merged.resolve_in), key=len)}`"
+        hint = "resolve it there and `git add` it, then: wt merge --continue"
     elif not merged.landed:
         said += "; nothing moved"
     return Conflicted(said, hint=hint, details={"steps": [step.dump() for step in steps]})

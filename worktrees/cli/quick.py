@@ -61,6 +61,9 @@ def show(session: Session, *, words: Sequence[str] = (), closed: bool = False) -
         if _is_stale(state, found) and session.boss().mend_jobs():
             found = rows(state, closed=closed)
         session.notices += [left_out(path) for path in damaged]
+    if os.path.exists(f"{state.root}/merging/record.json") and not worker:
+        said = "a merge waits for a conflict to be resolved by hand: wt merge --continue, or: wt merge --abort"
+        session.notices.append({"code": "merge-waits", "message": said})
     now = time.time()
     if session.json:
         return session.answer({"jobs": found})

@@ -8,6 +8,8 @@ repository: git is never asked inside a worker's tree, because what stands there
                                                      repository, or where we may not write
     <worktrees_directory>/<name>-<hash>/<job>        as the setting says; many repositories may share the directory
 
+The integration worktree of a merge stands beside the workspaces, as `merging`.
+
 A marker counts only when it belongs to this user, so that nobody else's file in a shared directory can redirect us; of
 several the outermost wins, since a worker can write only below its own workspace.
 """
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
 MARKER = ".wt.json"
 RECORDS = "workspaces"
 TRASH = ".trash"
+INTEGRATION = "merging"
 JOB = re.compile(r"j-[0-9a-z]{8}")
 
 
@@ -153,7 +156,7 @@ def discover_boss(start: Path) -> tuple[Repo, JobId | None]:
         if not _is_own_file(marker):
             continue
         below = here.relative_to(directory).parts[:1]
-        if not below or below[0] == TRASH:
+        if not below or below[0] in (TRASH, INTEGRATION):
             return _led_to(marker), None
         if JOB.fullmatch(below[0]):
             return _led_to(marker), JobId(below[0])

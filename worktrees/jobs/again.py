@@ -63,9 +63,14 @@ def _name(state: State, job: Job) -> str | None:
 
 
 def replaced(jobs: list[Job]) -> set[JobId]:
-    """Those of the jobs for which another one stands: it runs again, or did so with success."""
-    return {
+    """Those of the jobs for which another one stands.
+
+    One that runs again, or did so with success; and what ran again for one that has landed as it was after all.
+    """
+    landed = {job.job_id for job in jobs if job.landed_by}
+    first_tries = {
         job.rerun_of
         for job in jobs
         if job.rerun_of and not job.dropped_by and (job.state != "done" or job.result == "succeeded")
     }
+    return first_tries | {job.job_id for job in jobs if job.rerun_of in landed and not job.landed_by}

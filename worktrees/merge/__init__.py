@@ -25,9 +25,10 @@ Invariants:
   conflict.
 """
 
-from worktrees.merge.ahead import conflicts_between
+from worktrees.merge.ahead import conflict_between, conflicts_between, title_of
 from worktrees.merge.strategies import GOES_ON, Candidate, MergeStrategy, Rebase, Resolution, Squash, ThreeWay
 
 __all__ = [
-    "GOES_ON", "Candidate", "MergeStrategy", "Rebase", "Resolution", "Squash", "ThreeWay", "conflicts_between",
+    "GOES_ON", "Candidate", "MergeStrategy", "Rebase", "Resolution", "Squash", "ThreeWay",
+    "conflict_between", "conflicts_between", "title_of",
 ]  # fmt: skip

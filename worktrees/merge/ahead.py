@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from worktrees.git import ObjectStore, Repo
 from worktrees.git.odb import TOOL_IDENTITY
 from worktrees.merge.mill import grinding
 from worktrees.merge.strategies import Candidate, Round, commits_of
-from worktrees.model import Conflict, Oid
+from worktrees.model import Clash, Conflict, JobId, Oid
+
+_BRANCH = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
 def conflicts_between(
@@ -35,3 +38,16 @@ def conflicts_between(
             else:
                 answers.append(mill.merge(first, second).conflicts)
         return answers
+
+
+def title_of(name: str | None, job_id: JobId) -> str:
+    """What a job is called in conflict markers: its name, where that can be a branch's."""
+    fits = name and _BRANCH.fullmatch(name) and ".." not in name and not name.endswith((".", ".lock"))
+    return name if name and fits and name != "HEAD" else job_id
+
+
+def conflict_between(repo: Repo, store: ObjectStore, onto: Oid, clash: Clash, title: str) -> tuple[Oid, list[bytes]]:
+    """What a conflict looks like: a tree whose files hold markers, `HEAD` against the title, and lines of an index."""
+    with grinding(repo, store, onto, TOOL_IDENTITY, names={"HEAD": clash.ours, title: clash.theirs}) as mill:
+        verdict = mill.merge("HEAD", title)
+    return verdict.tree, verdict.stages

@@ -184,7 +184,9 @@ class Rerun(Value):
 class Merged(Value):
     """`merge`: what was, or with `dryRun` would be, landed. Nothing to do is `landed` false without steps or error.
 
-    `reruns` are jobs that were run again on the way; `rolledBackBy` is the rollback a conflict led to.
+    `reruns` are jobs that were run again on the way; `rolledBackBy` is the rollback a conflict led to; `resolveIn` is
+    the integration worktree that waits for a conflict to be resolved, and `kept` the commit, in wt's own store, of what
+    was in it when the merge was given up (`aborted`).
     """
 
     operation_id: OperationId | None = None
@@ -199,6 +201,9 @@ class Merged(Value):
     check: Check | None = None
     reruns: list[Rerun] = []
     rolled_back_by: OperationId | None = None
+    resolve_in: str | None = None
+    aborted: bool = False
+    kept: Oid | None = None
 
 
 class Recorded(Value):

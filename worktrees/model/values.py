@@ -319,6 +319,37 @@ class MergeSpec(Value):
     max_reruns: int = 5
 
 
+class Laid(Value):
+    """A conflict laid out in the integration worktree: a job's commit (`theirs`) that does not merge with `ours`."""
+
+    job_id: JobId
+    name: str | None = None
+    ours: Oid
+    theirs: Oid
+    conflicts: list[Conflict] = []
+
+
+class Resolved(Value):
+    """What became of a conflict by hand: `start` was the result so far, `end` is that with the job's work in it."""
+
+    job_id: JobId
+    start: Oid
+    end: Oid
+
+
+class Merging(Value):
+    """A merge that waits for conflicts to be resolved by hand; `jobs` are all of it, in order, `ref` is its branch."""
+
+    jobs: list[JobId]
+    workflow_id: WorkflowName
+    spec: MergeSpec
+    ref: str
+    before: Oid
+    laid: Laid | None = None
+    resolved: list[Resolved] = []
+    created_at: str
+
+
 class Operation(Value):
     """A recorded landing, rollback, drop or undo.
 

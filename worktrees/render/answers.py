@@ -205,6 +205,9 @@ def _step_detail(step: Step) -> str:
 def merged_text(merged: Merged, out: Terminal) -> str:
     """The steps, then what became of the branch."""
     branch = shown(merged.branch)
+    if merged.aborted:
+        kept = f"; what was resolved so far is kept as {merged.kept[:10]} in wt's own store" if merged.kept else ""
+        return f"Gave the merge up{kept}. Nothing moved."
     if not merged.steps:
         return f"Already up to date: nothing to merge into {branch}."
     rows = []
