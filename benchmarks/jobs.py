@@ -9,7 +9,7 @@ import select
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO
@@ -38,7 +38,7 @@ class Yard:
         (self.state.workflow_dir("bench") / "jobs").mkdir(parents=True)
         write_json(self.state.workflow_dir("bench") / "workflow.json", {"closedAt": None})
 
-    def start(self, *command: str) -> Path:
+    def start(self, *command: str, walls: Sequence[tuple[str, Sequence[str]]] = (("none", ()),)) -> Path:
         """A running worker; its directory."""
         job = JobId(new_id("j"))
         directory = self.state.job_dir("bench", job)
@@ -48,7 +48,7 @@ class Yard:
             job_id=job, workflow_id=WorkflowName("bench"), baseline=baseline, state="starting", created_at=now()
         )
         write_json(directory / "job.json", record.dump())
-        self.runner.start(directory, Launch(command, os.environ, "/"))
+        self.runner.start(directory, Launch(command, os.environ, "/", walls=walls))
         return directory
 
     def end(self, directory: Path) -> None:

@@ -18,12 +18,12 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from benchmarks import cases, jobs, merging
+from benchmarks import cases, jobs, merging, walls
 from benchmarks.harness import Case, Fact, Outcome, facts_table, machine, measure, table
 from benchmarks.lab import Lab, seal
 
 WITH_GIT = ("spawn", "look", "merge", "overlap", "list", "help")
-WITHOUT = ("start", "follow", "output", "memory", "wait")
+WITHOUT = ("start", "sandbox", "follow", "output", "memory", "wait")
 
 
 def numbers(text: str) -> list[int]:
@@ -104,7 +104,7 @@ def main(words: list[str]) -> None:
         if set(WITHOUT).intersection(options.cases):
             with contextlib.ExitStack() as stack:
                 yard = jobs.Yard(root / "yard", stack)
-                for name, make in (("start", jobs.start), ("follow", jobs.follow)):
+                for name, make in (("start", jobs.start), ("sandbox", walls.start), ("follow", jobs.follow)):
                     if name in options.cases:
                         run(make(yard))
                 if "output" in options.cases:

@@ -18,6 +18,7 @@ from tests.kit import Gate, RepoKit, Wt, eventually
 from worktrees import jobs, sandbox
 from worktrees.errors import Refused
 from worktrees.jobs import confinement
+from worktrees.model import JobId
 from worktrees.store import read_json
 
 LEVELS = ("bubblewrap", "landlock")
@@ -83,6 +84,41 @@ def test_s30_a_write_outside_the_workspace_fails(level: str, repo: RepoKit, tmp_
     assert repo.fingerprint(ignore_refs=OURS) == before
     assert hall.changed(job) == {"mine": "A", "src/mine": "A"}
     assert (tmp_path / "home" / ".profile").exists() is False
+
+
+ESCAPE = "echo evil >> {main}/README.md; echo evil > {main}/new; echo evil >> {sibling}/one; rm {sibling}/tool.sh; true"
+
+
+def test_s18_an_escape_is_stopped_where_a_wall_stands(level: str, repo: RepoKit) -> None:
+    hall = Hall(repo)
+    (sibling,) = hall.done(hall.shell("echo one > one"))
+    before = repo.fingerprint(ignore_refs=OURS)
+    job = hall.shell(ESCAPE.format(main=repo.path, sibling=sibling.workspace))
+    hall.done(job)
+    assert repo.fingerprint(ignore_refs=OURS) == before
+    assert Path(sibling.workspace or "", "one").read_text() == "one\n"
+    assert findings(hall, job) == set()
+
+
+def test_s18_an_escape_is_named_by_its_paths_where_none_stands(repo: RepoKit) -> None:
+    hall = Hall(repo, sandbox="none")
+    (sibling,) = hall.done(hall.shell("echo one > one"))
+    quiet = hall.shell("true")
+    hall.done(quiet)
+    job = hall.shell(ESCAPE.format(main=repo.path, sibling=sibling.workspace))
+    hall.done(job)
+    assert findings(hall, quiet) == set()
+    assert findings(hall, job) == {("outside-edit", path) for path in ("README.md", "new", "one", "tool.sh")}
+    after = hall.shell("true")
+    hall.done(after)
+    assert findings(hall, after) == set(), "what was so before is nobody's news"
+
+
+def findings(hall: Hall, job: JobId) -> set[tuple[str, str]]:
+    """Code and path of what the audit of a job has found."""
+    record = read_json(hall.directory(job) / "changes.json")
+    assert record is not None
+    return {(finding["code"], finding["path"]) for finding in record["audit"]["findings"]}
 
 
 def test_s30_a_read_only_job_leaves_no_change(level: str, repo: RepoKit) -> None:
@@ -269,7 +305,7 @@ def test_full_access_has_no_wall_and_an_open_workspace_none_either(wt: Wt, level
 def test_no_repository_file_can_lower_the_wall(wt: Wt, repo: RepoKit) -> None:
     for line in ('sandbox = "none"', "require_sandbox = false", 'sandbox-writable = ["~"]', "network = true"):
         repo.write(".wt.toml", line + "\n")
-        answer = wt("list", status=2)
+        answer = wt("log", status=2)
         assert "may not set" in answer.stderr
 
 
@@ -295,6 +331,7 @@ def test_a_program_with_a_sandbox_of_its_own_starts_behind_ours(
     job = sandbox.Confinement(workspace=repo.path, temporary=tmp_path / "tmp", visible=[tmp_path])
     argv = sandbox.wrapped(["sh", "-c", " || ".join(tries)], "bubblewrap", levels, job, os.environ)
     if user == "ordinary" and os.getuid() == 0:
+        repo.broken_on_purpose = True  # it is another user's afterwards
         subprocess.run(["chown", "-R", "65534:65534", tmp_path], check=True)
         for parent in tmp_path.parents[:2]:
             parent.chmod(0o755)
@@ -308,7 +345,7 @@ def test_an_agent_writes_in_its_own_directory_and_not_to_what_makes_it_run_comma
     level: str, repo: RepoKit, tmp_path: Path
 ) -> None:
     home = tmp_path / "home"
-    program = tmp_path / "tmp" / "bin" / "claude"
+    program = home / "bin" / "claude"
     program.parent.mkdir()
     program.write_text(
         "#!/bin/sh\nfor file in ~/.claude/session ~/.claude/settings.json ~/.codex/x; do echo x >> $file; done\n"

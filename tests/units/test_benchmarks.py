@@ -50,7 +50,9 @@ def test_what_is_measured_alone_has_a_median_and_a_range() -> None:
     assert rows[2:] == ["| memory | a worker | **2.0** | 1.0-3.0 |"]
 
 
-@pytest.mark.parametrize("cases", ["spawn", "look,merge,overlap", "help,list", "start,follow,output,memory,wait"])
+@pytest.mark.parametrize(
+    "cases", ["spawn", "look,merge,overlap", "help,list", "start,sandbox,follow,output,memory,wait"]
+)
 def test_every_case_does_its_work_once(cases: str, tmp_path: Path) -> None:
     report = tmp_path / "report.json"
     sizes = [word for name, value in TINY.items() for word in (f"--{name}", str(value))]

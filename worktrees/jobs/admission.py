@@ -151,8 +151,6 @@ def _check(spec: JobSpec, agent: Invocation | None) -> None:
         )
     if spec.command is not None and (not spec.command or not spec.command[0]):
         raise Usage("the command is empty", hint="wt spawn -- COMMAND …")
-    if spec.command is None and agent is None and (spec.sandbox or spec.require_sandbox or not spec.network):
-        raise Usage("an open workspace has no command to put into a sandbox", hint="wt spawn -- COMMAND …")
     if (spec.command is not None or agent is not None) and spec.holder_pid is not None:
         raise Usage("only an open job has a holder; a worker's ends with the worker", hint="wt spawn --help")
     if spec.command is None and spec.agent is not None and agent is None:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from worktrees import sandbox
+from worktrees.errors import Usage
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -74,7 +75,10 @@ def check(state: State, spec: JobSpec, settings: Settings, agent: Invocation | N
     `agent` is how the agent of the specification is started, None for a job without one.
     Raises: Usage; Refused `sandbox-unavailable`.
     """
-    if agent is not None or spec.command is not None:
+    if agent is None and spec.command is None:
+        if spec.sandbox or spec.require_sandbox or not spec.network:
+            raise Usage("an open workspace has no command to put into a sandbox", hint="wt spawn -- COMMAND …")
+    else:
         nests = agent.own_sandbox if agent else sandbox.needs_of(None, spec.command or [], {}).nests
         _chosen(state, wishes(settings, spec), spec.access, nests)
 

@@ -158,10 +158,9 @@ def _there(paths: Iterable[str | Path]) -> list[str]:
 
 # ------------------------------------------------------------------------------------------------------------ landlock
 def _landlock(job: Confinement) -> list[str]:
-    """What it grants it grants with all below, so a tree with something to keep in it stays read-only as a whole."""
+    """What it grants it grants with all below, so a tree around what is the boss's stays read-only as a whole."""
     words = ["--landlock"] if job.network else ["--landlock", "--no-network"]
-    pointer = os.path.join(job.workspace, ".git")
-    kept = [os.path.realpath(path) for path in (*job.all_kept, *job.visible) if path != pointer]
+    kept = [os.path.realpath(path) for path in job.visible]
     for path in _there((*job.all_writable, _SHARED_MEMORY)):
         real = os.path.realpath(path)
         if not any(f"{keep}/".startswith(f"{real}/") for keep in kept):
