@@ -223,6 +223,7 @@ def _furnish(repo: Repo, store: ObjectStore, commit: Oid, into: Path) -> None:
     into.mkdir()
     (into / ".gitattributes").touch()
     listed = store.git("ls-tree", "-r", "-z", "--full-tree", commit).records
+    submodules: list[tuple[Path, Path]] = []
     with reader(store.path, native=False) as objects:
         for record in listed:
             fields, _, path = record.partition(b"\t")
@@ -235,5 +236,9 @@ def _furnish(repo: Repo, store: ObjectStore, commit: Oid, into: Path) -> None:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 target.write_bytes(objects.blob(Oid(oid)))
             elif repo.work_tree and os.path.lexists((here := repo.work_tree / os.fsdecode(path)) / ".git"):
-                target.parent.mkdir(parents=True, exist_ok=True)
-                target.symlink_to(here)
+                submodules.append((target, here))
+    # After all files: where case makes no difference, one of them could be written through a link otherwise.
+    for target, here in submodules:
+        with contextlib.suppress(FileExistsError):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.symlink_to(here)
