@@ -1,4 +1,4 @@
-"""Real Codex as a boss that calls our MCP server and starts real workers; real Claude Code in worktrees of ours."""
+"""Real agent programs as bosses: they call our MCP server, start real workers, merge, and mend a conflict."""
 
 import json
 import os
@@ -106,10 +106,15 @@ def as_claude(repo: RepoKit, prompt: str, *words: str) -> dict[str, Any]:
         check=False,
         timeout=240,
         cwd=repo.path,
+        # It waits for its servers, however busy this machine is.
+        env={**os.environ, "MCP_CONNECTION_NONBLOCKING": "0", "MCP_CONNECT_TIMEOUT_MS": "60000"},
     )
     assert done.returncode == 0, done.stdout.decode() + done.stderr.decode()
     answer: dict[str, Any] = json.loads(done.stdout)
     return answer
+
+
+ALLOWED = ("--allowedTools", "mcp__wt")
 
 
 # ------------------------------------------------------------------------------------------------------------- codex
@@ -139,6 +144,27 @@ def test_s21_codex_rolls_a_conflict_back_and_runs_the_task_again(
     kinds = [operation["kind"] for operation in wt("log", "--json").data["operations"]]
     assert kinds == ["merge", "drop", "merge", "rollback"]
     assert wt("workflow", "list", "--json").data["workflows"] == []
+
+
+# ------------------------------------------------------------------------------------------------------------ claude
+def test_s03_claude_code_is_the_boss_of_two_workers(claude: Model, wt_on_path: None, repo: RepoKit, wt: Wt) -> None:
+    wt("install", "claude", status=0)
+    script = json.loads(json.dumps(TWO).replace('"sandbox": "workspace-write"', '"agent": "claude"'))
+    claude.play(script)
+    answer = as_claude(repo, "BOSS, do it", *ALLOWED)
+    assert answer["result"] == "landed: true", answer
+    assert (repo.read("one.txt"), repo.read("two.txt")) == (b"1\n", b"2\n")
+    assert {job["agent"] for job in wt("list", "--all", "--json").data["jobs"]} == {"claude"}
+
+
+def test_s21_claude_code_rolls_a_conflict_back_and_runs_the_task_again(
+    claude: Model, wt_on_path: None, repo: RepoKit, wt: Wt
+) -> None:
+    wt("install", "claude", status=0)
+    claude.play(json.loads(json.dumps(CONFLICT).replace('"name":', '"agent": "claude", "name":')))
+    answer = as_claude(repo, "BOSS, do it", *ALLOWED)
+    assert answer["result"] == "landed: true", answer
+    assert repo.read("README.md") == b"alpha\nbeta\n"
 
 
 # ---------------------------------------------------------------------------------------------------------- provider
