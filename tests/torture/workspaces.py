@@ -17,15 +17,18 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from worktrees import isolation
-from worktrees.config import Settings
+from worktrees.config import Settings, plugin
 from worktrees.git import discover
-from worktrees.isolation import Place, Workspace, WorktreeIsolation
+from worktrees.isolation import Place, Workspace
 from worktrees.model import Baseline, JobId
 
 STEPS = {
     "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.chmod", "os.truncate", "os.link", "os.posix_spawn",
     "shutil.copyfile", "subprocess.Popen",
 }  # fmt: skip
+
+
+KIND = os.environ.get("KIND", "worktree")
 
 
 def ground(repository: Path) -> Place:
@@ -36,12 +39,13 @@ def ground(repository: Path) -> Place:
 def open_one(place: Place, job: JobId) -> Workspace:
     """A workspace at HEAD."""
     baseline = Baseline(commit=place.repo.resolve("HEAD"))
-    return WorktreeIsolation().open(place, job, baseline, index=place.state.root / f"{job}.index")
+    found: Workspace = plugin("isolation", KIND)().open(place, job, baseline, index=place.state.root / f"{job}.index")
+    return found
 
 
 def close_one(place: Place, job: JobId) -> None:
     """Takes the workspace away."""
-    WorktreeIsolation().close(place, Workspace(job, place.root / job, place.entries / job))
+    plugin("isolation", KIND)().close(place, Workspace(job, place.root / job, place.entries / job))
 
 
 def assert_git_works(place: Place) -> None:
@@ -53,7 +57,8 @@ def assert_git_works(place: Place) -> None:
 def is_whole_or_gone(place: Place, job: JobId) -> bool:
     """Whether the job's workspace stands with all that belongs to it (False: gone, and all of it); fails in between."""
     assert not list(place.state.journal.glob("*"))
-    path, entry = place.root / job, place.entries / job
+    path = place.root / job
+    entry = place.entries / job if KIND == "worktree" else place.root / ".private" / job
     stands = {path.is_dir(), entry.is_dir(), isolation.workspace_of(place, job) is not None}
     assert len(stands) == 1, (path.is_dir(), entry.is_dir(), isolation.workspace_of(place, job))
     if path.is_dir():

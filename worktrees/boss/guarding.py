@@ -66,6 +66,8 @@ class Guarding(Footing):
         workspaces = [self._guarded(job) for job in self._live() if self.worker in (None, job.job_id)]
         here = next((found for found in workspaces if found.job_id == self.worker), None)
         armed = guard.is_armed(os.environ, self.repo.common_dir, self.state.root)
+        if self.worker and jobs.load(self.state, self.worker).isolation == "private":
+            armed = False  # its repository is its own, and the guard is for the boss's
         refused_by: list[Literal["environment", "installed"]] = ["environment"] if armed else []
         if here is not None and here.installed:
             refused_by.append("installed")

@@ -60,7 +60,11 @@ _MOST = 10_000
 @click.option("--sandbox", metavar="LEVEL", help="auto, bubblewrap, landlock or none (default: the setting, auto).")
 @click.option("--require-sandbox", is_flag=True, help="Refuse to start a worker that no sandbox would hold.")
 @click.option("--no-network", is_flag=True, help="Cut the worker's network; refused where nothing can.")
-@click.option("--isolation", metavar="KIND", help="Kind of workspace (default: the setting, worktree).")
+@click.option(
+    "--isolation",
+    metavar="KIND",
+    help="Kind of workspace: worktree (the default), or private, with a repository of its own that it may commit to.",
+)
 @click.option("--base", metavar="REV", help="Where to start (default: HEAD).")
 @click.option(
     "--dirty",

@@ -325,6 +325,7 @@ def pipe(
     producer_git_dir: Path | str,
     consumer_git_dir: Path | str,
     stdin: bytes,
+    producer_env: Mapping[str, str] | None = None,
     durable: bool = False,
 ) -> Completed:
     """Runs two git commands, one's output into the other's input, without holding the stream in memory.
@@ -334,7 +335,7 @@ def pipe(
     first = subprocess.Popen(
         _command(producer, (), durable=False),
         cwd="/",
-        env=_place(producer_git_dir, None, None, None),
+        env=_place(producer_git_dir, None, None, producer_env),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

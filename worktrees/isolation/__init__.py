@@ -1,9 +1,9 @@
 """Where workers work: workspaces apart from the boss's checkout.
 
-`place` says where everything is and leads from a workspace back to the boss; `workspace` opens and closes, `adopted`
-does so with worktrees that somebody else made; `entry` is git's side of a workspace, `journal` our own; `trash` and
-`remover` take away in the background; `commits` finds what would die with a workspace; `doctor` names damage. Knows no
-processes and no merging.
+`place` says where everything is and leads from a workspace back to the boss; `workspace` opens and closes, `private`
+with a repository of the worker's own, `adopted` with worktrees that somebody else made; `entry` is git's side of a
+workspace, `journal` our own; `trash` and `remover` take away in the background; `commits` finds what would die with a
+workspace; `doctor` names damage. Knows no processes and no merging.
 
 Invariants: a workspace stands whole or not at all; the repository never holds half an entry; nothing is removed but
 what was made here and still is what it was; nothing is removed by anybody's `prune`; no git command runs with discovery
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from worktrees.isolation.adopted import AdoptedIsolation, Foreign, find_foreign
     from worktrees.isolation.commits import commits_only_here
     from worktrees.isolation.doctor import doctor_findings
+    from worktrees.isolation.private import PrivateIsolation, own_commits
     from worktrees.isolation.trash import sweep
     from worktrees.isolation.workspace import Isolation, Workspace, WorktreeIsolation, recover, workspace_of
 
@@ -28,6 +29,7 @@ _PLACES = {
     "adopted": ("AdoptedIsolation", "Foreign", "find_foreign"),
     "commits": ("commits_only_here",),
     "doctor": ("doctor_findings",),
+    "private": ("PrivateIsolation", "own_commits"),
     "trash": ("sweep",),
     "workspace": ("Isolation", "Workspace", "WorktreeIsolation", "recover", "workspace_of"),
 }
@@ -37,6 +39,7 @@ __all__ = [
     "Foreign",
     "Isolation",
     "Place",
+    "PrivateIsolation",
     "Workspace",
     "WorktreeIsolation",
     "commits_only_here",
@@ -44,6 +47,7 @@ __all__ = [
     "doctor_findings",
     "find_foreign",
     "from_main",
+    "own_commits",
     "pin",
     "place",
     "recover",

@@ -14,32 +14,44 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from worktrees.git import run
+from worktrees.isolation.entry import quoted_path
 from worktrees.isolation.place import Place
 from worktrees.isolation.workspace import Workspace
 from worktrees.model import Oid
 
 _MOST_BYTES = 64 << 20
-_SKIPPED = {"index", "commondir", "gitdir", "locked", "modules"}
+_SKIPPED = {"index", "commondir", "gitdir", "locked", "modules", "objects"}
 
 
-def commits_only_here(place: Place, workspace: Workspace) -> list[Oid]:
+def commits_only_here(place: Place, workspace: Workspace, objects: Path | None = None) -> list[Oid]:
     """The newest commits that no ref of the repository leads to, only the workspace's own HEAD, reflog or refs.
 
     The commits before them are their ancestors. To be asked before `close`, and only of a repository whose
-    configuration was found unharmed, since git runs on it.
+    configuration was found unharmed, since git runs on it; `objects` are looked at beside the repository's own.
     """
-    if workspace.git_dir is None or not (named := _named(workspace.git_dir)):
+    entry = workspace.git_dir or workspace.repository
+    if entry is None or not (named := _named(entry)):
         return []
     common = place.repo.common_dir
+    # What a worker wrote names objects of its choice; nothing is fetched to look for them.
+    env = {"GIT_ALLOW_PROTOCOL": "none", "GIT_NO_LAZY_FETCH": "1"}
+    if objects is not None:
+        env["GIT_ALTERNATE_OBJECT_DIRECTORIES"] = quoted_path(objects)
     asked = run(
-        "cat-file", "--batch-check=%(objectname) %(objecttype)", git_dir=common, stdin=b"\n".join(named) + b"\n"
-    )
+        "cat-file", "--batch-check=%(objectname) %(objecttype)", git_dir=common, env=env,
+        stdin=b"\n".join(named) + b"\n",
+    )  # fmt: skip
     commits = [line.split(b" ")[0] for line in asked.stdout.splitlines() if line.endswith(b" commit")]
+    # Not `--all`: that takes in the HEAD of every linked worktree, this one's too.
+    words = ("rev-list", "--stdin", "--not", "--glob=refs/*")
+    if objects is not None:
+        # Where a worker wrote them, what a commit needs may be missing.
+        whole = [run(*words, "--objects", "--quiet", git_dir=common, env=env, stdin=commit + b"\n", expect=None)
+                 for commit in commits]  # fmt: skip
+        commits = [commit for commit, done in zip(commits, whole, strict=True) if done.status == 0]
     if not commits:
         return []
-    # Not `--all`: that takes in the HEAD of every linked worktree, this one's too.
-    words = ("rev-list", "--topo-order", "--parents", "--stdin", "--not", "--glob=refs/*")
-    listed = run(*words, git_dir=common, stdin=b"\n".join(commits) + b"\n")
+    listed = run(*words, "--topo-order", "--parents", git_dir=common, env=env, stdin=b"\n".join(commits) + b"\n")
     rows = [line.decode().split(" ") for line in listed.stdout.splitlines()]
     parents = {parent for row in rows for parent in row[1:]}
     return [Oid(row[0]) for row in rows if row[0] not in parents]

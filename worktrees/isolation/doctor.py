@@ -85,6 +85,8 @@ def _of_ours(
         message = f"the workspace of `{job}` is gone; `wt drop {job}` takes it off the list"
         yield Finding(code="workspace-missing", path=os.fspath(record.path), message=message), None
         return
+    if record.private:
+        return  # its repository is the worker's alone; only files are read of it
     if not git_dir.is_dir():
         message = f"git's entry of the workspace of `{job}` is gone"
         yield Finding(code="worktree-missing", path=os.fspath(git_dir), message=message), register

@@ -96,7 +96,7 @@ def _assemble(place: Place, job: JobId, path: Path, commit: Oid, settings: Mappi
         except FileNotFoundError:
             if not built.is_dir():  # else git removed the directory of entries because its last one went
                 raise
-    _write_pointer(path, entry)
+    write_pointer(path, entry)
 
 
 def reason(job: JobId) -> bytes:
@@ -111,7 +111,7 @@ def _write_synced(path: Path, content: bytes) -> None:
         os.fsync(file.fileno())
 
 
-def _write_pointer(path: Path, entry: Path) -> None:
+def write_pointer(path: Path, entry: Path) -> None:
     """The `.git` file of a work tree; whatever stands there is replaced, never followed."""
     pointer = path / ".git"
     pointer.unlink(missing_ok=True)
@@ -157,15 +157,17 @@ def _add_by_git(place: Place, job: JobId, path: Path, commit: Oid) -> None:
 
 # ------------------------------------------------------------------------------------------------------------ filling
 def check_out(
-    place: Place, job: JobId, path: Path, baseline: Baseline, *, sparse: Sequence[str], index: Path | None
+    place: Place, entry: Path, path: Path, baseline: Baseline, *, sparse: Sequence[str], index: Path | None
 ) -> None:
-    """Writes the files of the baseline and the entry's index.
+    """Writes the files of the baseline, and the index into git's directory of the work tree.
 
     The boss's own filters run, no hook does. With edits carried over, the files are those of the baseline's snapshot
     and the index is the commit's, so that they show as what they are: uncommitted.
     """
-    entry = place.entries / job
-    env = {"GIT_ALTERNATE_OBJECT_DIRECTORIES": _quoted(place.store.path / "objects")} if baseline.snapshot else {}
+    # Configuration and objects are the boss's, wherever the index lies.
+    env = {"GIT_COMMON_DIR": os.fspath(place.repo.common_dir)}
+    if baseline.snapshot:
+        env["GIT_ALTERNATE_OBJECT_DIRECTORIES"] = quoted_path(place.store.path / "objects")
 
     def read_tree(*words: str) -> None:
         run("read-tree", "-m", *words, git_dir=entry, work_tree=path, env=env, config=_checkout_settings(sparse))
@@ -188,7 +190,7 @@ def _checkout_settings(sparse: Sequence[str]) -> list[str]:
     return [*_CHECKOUT, *(["core.sparseCheckout=true", "core.sparseCheckoutCone=true"] if sparse else [])]
 
 
-def _quoted(path: Path) -> str:
+def quoted_path(path: Path) -> str:
     """A path in a list that git splits at colons."""
     return '"' + os.fspath(path).replace("\\", "\\\\").replace('"', '\\"') + '"'
 

@@ -35,6 +35,7 @@ class Record:
     """A workspace as it was opened.
 
     `entry` names git's own directory of a worktree that somebody else made (see `adopted`); ours is named by the job.
+    A `private` one has a repository of its own instead (see `private`).
     """
 
     job: JobId
@@ -43,6 +44,7 @@ class Record:
     commit: Oid
     sparse: tuple[str, ...] = ()
     entry: str | None = None
+    private: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +80,7 @@ def record_of(place: Place, job: JobId) -> Record | None:
             Oid(found["commit"]),
             tuple(found.get("sparse", ())),
             found.get("entry"),
+            found.get("private", False),
         )
     except (StateBroken, KeyError, TypeError):
         git_dir = place.entries / job

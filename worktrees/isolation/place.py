@@ -8,7 +8,8 @@ repository: git is never asked inside a worker's tree, because what stands there
                                                      repository, or where we may not write
     <worktrees_directory>/<name>-<hash>/<job>        as the setting says; many repositories may share the directory
 
-The integration worktree of a merge stands beside the workspaces, as `merging`.
+The integration worktree of a merge stands beside the workspaces, as `merging`; the repository of a workspace that has
+one of its own in `.private/<job>`.
 
 A marker counts only when it belongs to this user, so that nobody else's file in a shared directory can redirect us; of
 several the outermost wins, since a worker can write only below its own workspace.
@@ -39,6 +40,7 @@ MARKER = ".wt.json"
 RECORDS = "workspaces"
 TRASH = ".trash"
 INTEGRATION = "merging"
+PRIVATE = ".private"
 JOB = re.compile(r"j-[0-9a-z]{8}")
 
 
@@ -108,6 +110,11 @@ def _is_temporary(path: Path) -> bool:
 def _is_nested(main: Path) -> bool:
     """Whether another repository is around this one, as around a submodule; its `git status` would list our root."""
     return any(os.path.lexists(parent / ".git") for parent in main.parents)
+
+
+def private_repository(workspace: Path) -> Path:
+    """Where the repository of a private workspace is: outside of it, and outside of the boss's."""
+    return workspace.parent / PRIVATE / workspace.name
 
 
 # ------------------------------------------------------------------------------------------------------------- marker

@@ -19,15 +19,18 @@ from worktrees.isolation.place import TRASH, Place
 _SHELL = "/bin/sh"
 
 
-def discard(place: Place, path: Path) -> bool:
-    """Renames something of ours into a trash; False when there is nothing."""
+def discard(place: Place, path: Path, top: Path | None = None) -> bool:
+    """Renames something of ours into a trash, one in `top` (its own directory) where the state is on another disk.
+
+    False when there is nothing.
+    """
     name = f"{path.name}.{os.urandom(4).hex()}"
     try:
         return _move(path, place.state.trash / name)
     except OSError as error:
         if error.errno != errno.EXDEV:
             raise
-    beside = path.parent / TRASH
+    beside = (top or path.parent) / TRASH
     beside.mkdir(mode=0o700, exist_ok=True)
     return _move(path, beside / name)
 

@@ -23,18 +23,23 @@ from typing import ClassVar, Literal, Protocol
 from worktrees.errors import Busy, Refused
 from worktrees.isolation import entry, journal
 from worktrees.isolation.journal import Claim, Intent, Record
-from worktrees.isolation.place import Place, disk, mark, reported, unmark
+from worktrees.isolation.place import Place, disk, mark, private_repository, reported, unmark
 from worktrees.isolation.trash import discard, sweep
 from worktrees.model import Baseline, Finding, JobId, RepoPath
 
 
 @dataclass(frozen=True, slots=True)
 class Workspace:
-    """Where a job works; `git_dir` is git's own directory of it, None when the kind has none."""
+    """Where a job works.
+
+    `git_dir` is git's own directory of it in the boss's repository, None when the kind has none. `repository` is one
+    that belongs to the worker alone (see `private`): it may write there, and nobody runs git in it.
+    """
 
     job_id: JobId
     path: Path
     git_dir: Path | None
+    repository: Path | None = None
 
 
 class Isolation(Protocol):
@@ -92,10 +97,7 @@ class WorktreeIsolation:
                 held.write(Intent(job, path, "adding"))
                 try:
                     _make_directory(place, path)
-                    entry.register(place, job, path, baseline.commit, directories)
-                    entry.check_out(place, job, path, baseline, sparse=directories, index=index)
-                    inode = os.lstat(path).st_ino
-                    journal.write_record(place, Record(job, path, inode, baseline.commit, tuple(directories)))
+                    found = self._fill(place, job, path, baseline, directories, index)
                     held.settle()
                 except BaseException:
                     with contextlib.suppress(OSError):  # the first failure is the one to tell; `recover` tries again
@@ -103,6 +105,15 @@ class WorktreeIsolation:
                     unmark(place, place.root)
                     sweep(place)
                     raise
+        return found
+
+    def _fill(
+        self, place: Place, job: JobId, path: Path, baseline: Baseline, sparse: list[str], index: Path | None
+    ) -> Workspace:
+        """Makes git's entry of the empty directory, checks out, and writes the record."""
+        entry.register(place, job, path, baseline.commit, sparse)
+        entry.check_out(place, place.entries / job, path, baseline, sparse=sparse, index=index)
+        journal.write_record(place, Record(job, path, os.lstat(path).st_ino, baseline.commit, tuple(sparse)))
         return Workspace(job, path, place.entries / job)
 
     def enter(self, workspace: Workspace) -> list[str]:
@@ -141,6 +152,8 @@ def workspace_of(place: Place, job: JobId) -> Workspace | None:
     None also for a worktree of somebody else's that is gone: in its place may be another by now.
     """
     record = journal.record_of(place, job)
+    if record is not None and record.private:
+        return Workspace(job, record.path, None, private_repository(record.path))
     if record is None or record.entry is None:
         return Workspace(job, record.path, place.entries / job) if record else None
     path = standing_at(place, record)
@@ -180,8 +193,8 @@ def recover(place: Place) -> list[Finding]:
                     found.append(Finding(code="workspace-recovered", path=os.fspath(path), message=message))
                 unmark(place, path.parent)
     for record in journal.records(place):
-        if record.entry is not None:
-            continue  # not ours to mend
+        if record.entry is not None or record.private:
+            continue  # not ours to mend, or of no concern to the boss's git
         git_dir = place.entries / record.job
         for name, what in entry.damage(git_dir).items() if git_dir.is_dir() else ():
             if what not in entry.TORN:
@@ -218,10 +231,12 @@ def _finish(place: Place, held: Claim) -> bool:
 def _take_away(place: Place, job: JobId, path: Path) -> bool:
     record = journal.record_of(place, job)
     found = (record is None or _is_ours(place, record, path)) and discard(place, path)
-    for directory in (entry.aside(place, job), place.entries / job):
-        found |= discard(place, directory)
-    with contextlib.suppress(OSError):
-        place.entries.rmdir()  # git, too, leaves no empty one
+    own = private_repository(path)
+    for directory in (entry.aside(place, job), place.entries / job, own):
+        found |= discard(place, directory, path.parent if directory == own else None)
+    for directory in (place.entries, own.parent):
+        with contextlib.suppress(OSError):
+            directory.rmdir()  # git, too, leaves no empty one
     journal.forget(place, job)
     return found
 

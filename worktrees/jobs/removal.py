@@ -26,6 +26,7 @@ from worktrees.config import plugin
 from worktrees.errors import Refused
 from worktrees.git import reader, tree_changes
 from worktrees.git.door import pipe
+from worktrees.isolation.entry import quoted_path
 from worktrees.jobs import late_edits, looks, records
 from worktrees.jobs.cancellation import cancel
 from worktrees.jobs.room import check, disk_bytes
@@ -161,8 +162,9 @@ def _capture(place: Place, job: Job, settings: Settings, *, force: bool = False)
         place.store, workspace.path, scan.ignored, ref=ref, job=job.job_id, limit_bytes=settings.keep_ignored_bytes
     )
     lost = [file for file in ignored if not file.kept]
-    for number, commit in enumerate(isolation.commits_only_here(place, workspace), 1):
-        _keep_commit(place, job, commit, f"{ref}-commits/{number}")
+    with isolation.own_commits(place, workspace) as (commits, objects):
+        for number, commit in enumerate(commits, 1):
+            _keep_commit(place, job, commit, f"{ref}-commits/{number}", objects)
     edited = late_edits.differing(place.store, job.snapshot, found) if job.snapshot is not None else []
     if job.snapshot is not None and not edited:
         return _Kept(job.snapshot, lost)
@@ -170,13 +172,17 @@ def _capture(place: Place, job: Job, settings: Settings, *, force: bool = False)
     return _Kept(found, lost, edited)
 
 
-def _keep_commit(place: Place, job: Job, commit: Oid, ref: str) -> None:
-    """Copies a commit and what it leads to, down to the job's baseline, out of reach of the user's gc."""
+def _keep_commit(place: Place, job: Job, commit: Oid, ref: str, objects: Path | None) -> None:
+    """Copies a commit and what it leads to, down to the job's baseline, out of reach of the user's gc.
+
+    Its objects are in the repository, or in a directory beside.
+    """
     pipe(
         ("pack-objects", "--revs", "--stdout", "--delta-base-offset", "-q"),
         ("index-pack", "--stdin", "--fix-thin"),
         producer_git_dir=place.repo.common_dir,
         consumer_git_dir=place.store.path,
+        producer_env={"GIT_ALTERNATE_OBJECT_DIRECTORIES": quoted_path(objects)} if objects else None,
         stdin=f"{commit}\n^{job.baseline.commit}\n".encode(),
         durable=True,
     )
