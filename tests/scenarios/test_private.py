@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.kit import RepoKit, Wt, environment
-from worktrees import Boss, isolation
+from worktrees import Boss, isolation, sandbox
 from worktrees.changes import fingerprint
 from worktrees.errors import Refused, Usage
 from worktrees.git import discover
@@ -227,6 +227,29 @@ def test_s13_a_private_workspace_is_whole_or_gone_wherever_its_maker_dies(repo: 
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert int(done.stdout.split()[0]) >= 8
+
+
+@pytest.mark.parametrize("level", ["bubblewrap", "landlock"])
+def test_s30_a_sandbox_lets_it_commit_and_keeps_what_makes_git_run_programs(
+    repo: RepoKit, boss: Boss, level: str
+) -> None:
+    levels = sandbox.probe(None)
+    if level not in levels.available:
+        pytest.skip(f"no {level} here: {levels.why_not.get(level, 'another system')}")
+    before = repo.fingerprint(ignore_refs=OURS)
+    script = """
+        echo work >> src/app.py; git add -A; git commit -qm mine && git stash list && git branch topic || exit 3
+        touch "$MAIN/.git/evil" && exit 4; git config --local core.fsmonitor evil && exit 5; echo x > .git && exit 6
+        exit 0
+    """
+    if level == "landlock":  # it grants whole trees
+        script = script.replace("&& exit 5", "").replace("&& exit 6", "").replace("echo x > .git", "true")
+    job = boss.spawn(["sh", "-c", script], isolation="private", sandbox=level, environment={"MAIN": str(repo.path)})
+    boss.wait()
+    (job,) = boss.status(job.job_id)
+    assert (job.sandbox, job.exit_code) == (level, 0), boss.logs(job.job_id)
+    assert [file.path for file in boss.diff(job.job_id).change_set.files] == ["src/app.py"]
+    assert repo.fingerprint(ignore_refs=OURS) == before
 
 
 def test_status_says_that_commits_pass_there(boss: Boss, wt: Wt) -> None:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from worktrees import sandbox
 from worktrees.errors import Usage
+from worktrees.isolation.place import private_repository
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -137,6 +138,8 @@ def _confinement(
     repo, state = place.repo, place.state
     workflow = state.workflows / job.workflow_id
     home = environment.get("HOME") or "/"
+    # One of its own may be written, read-only access or not: nothing of it is anybody's work.
+    own = [private_repository(workspace)] if job.isolation == "private" else []
     ours = [path for path in (repo.work_tree, repo.main_work_tree, repo.common_dir, place.root) if path is not None]
     return sandbox.Confinement(
         workspace=workspace,
@@ -147,10 +150,14 @@ def _confinement(
         empty=[state.workflows, state.root / "locks"],
         shown=[state.job_dir(job.workflow_id, job.job_id), workflow / "workflow.json", workflow / "board"],
         writable=[
-            os.path.join(home, path.removeprefix("~").lstrip("/")) if path.startswith("~") else path
-            for path in settings.sandbox_writable
+            *own,
+            *(
+                os.path.join(home, path.removeprefix("~").lstrip("/")) if path.startswith("~") else path
+                for path in settings.sandbox_writable
+            ),
         ],
         kept=ours,
+        kept_files=[repository / "config" for repository in own],
     )
 
 

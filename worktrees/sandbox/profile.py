@@ -41,8 +41,8 @@ class Confinement:
 
     `visible` are places that must stay readable wherever they are; `empty` are directories to hide the content of,
     `shown` what of it is seen nevertheless. `writable` are beside workspace and `temporary`; `kept` is never writable,
-    though it may lie in what is. The deeper path decides, and of equal ones what keeps. Places that do not exist are
-    passed over.
+    though it may lie in what is; `kept_files` neither, but for Landlock, which grants whole trees. The deeper path
+    decides, and of equal ones what keeps. Places that do not exist are passed over.
     """
 
     workspace: Path
@@ -54,6 +54,7 @@ class Confinement:
     shown: Sequence[str | Path] = ()
     writable: Sequence[str | Path] = ()
     kept: Sequence[str | Path] = ()
+    kept_files: Sequence[str | Path] = ()
 
     @property
     def all_writable(self) -> list[str]:
@@ -69,7 +70,7 @@ class Confinement:
         own: list[str | Path] = [os.path.join(self.workspace, ".git")]
         if self.access == "read-only":
             own.append(self.workspace)
-        return [path for path in _there((*own, *self.kept)) if not os.path.islink(path)]
+        return [path for path in _there((*own, *self.kept, *self.kept_files)) if not os.path.islink(path)]
 
 
 def wall(level: str, levels: Levels, job: Confinement, environment: Mapping[str, str]) -> list[str]:
