@@ -18,11 +18,11 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from benchmarks import cases, jobs, merging, walls
+from benchmarks import cases, guard, jobs, merging, walls
 from benchmarks.harness import Case, Fact, Outcome, facts_table, machine, measure, table
 from benchmarks.lab import Lab, seal
 
-WITH_GIT = ("spawn", "look", "merge", "overlap", "list", "help")
+WITH_GIT = ("spawn", "look", "merge", "overlap", "guard", "list", "help")
 WITHOUT = ("start", "sandbox", "follow", "output", "memory", "wait")
 
 
@@ -48,6 +48,8 @@ def compared(lab: Lab, options: argparse.Namespace) -> Iterator[Case]:
         for count in options.jobs:
             if count > 1:
                 yield from merging.overlaps(lab, count)
+    if "guard" in chosen:
+        yield guard.commits(lab)
     if "help" in chosen:
         yield cases.helping(lab)
     if "list" in chosen:
@@ -100,6 +102,8 @@ def main(words: list[str]) -> None:
             lab.make(options.tree)
             for case in compared(lab, options):
                 run(case)
+            if "guard" in options.cases:
+                facts += guard.refusals(lab, options.rounds)
             shutil.rmtree(lab.root)
         if set(WITHOUT).intersection(options.cases):
             with contextlib.ExitStack() as stack:

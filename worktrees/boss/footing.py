@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any, cast, get_args
 from worktrees import config, isolation, jobs, landing
 from worktrees.boss.judgement import layers, lost
 from worktrees.errors import Busy, NotFound, Refused, StateBroken, Usage
-from worktrees.jobs import looks, removal, requests
+from worktrees.jobs import looks, removal, requests, trust
 from worktrees.jobs.ledger import left_out
 from worktrees.landing import integration
 from worktrees.model import Baseline, DirtyPolicy, Job, JobId, JobSpec, Notice, Workflow, WorkflowName
+from worktrees.render.text import listed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -76,9 +77,11 @@ class Footing:
         """Settles what a dead process left half-done, before anything new starts."""
         if not self.state.exists():
             return
+        self._review()
         for finding in (*isolation.recover(self.place), *landing.recover(self.place)):
             self._notice(finding.code, finding.message)
-        self.mend_jobs()
+        if self.mend_jobs():
+            self._review()
         self._note_landings()
         self._mend_resolving()
 
@@ -105,6 +108,16 @@ class Footing:
 
     def _resolved(self) -> list[Resolved]:
         return self._resuming.resolved if self._resuming is not None else []
+
+    def _review(self) -> None:
+        """Leaves out what a quarantined job may have put into the configuration."""
+        settings, words = trust.review(self.place)
+        if settings:
+            self._notice(
+                "settings-left-out",
+                f"{listed(settings)} came while {listed(words)} ran, so it is not used; see: git config --show-origin "
+                f"--list; once you have looked: wt merge {words[0]}, or wt workflow close",
+            )
 
     def mend_jobs(self) -> bool:
         """Settles jobs whose supervisor is gone; says whether anything changed."""

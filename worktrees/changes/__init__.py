@@ -21,7 +21,7 @@ from worktrees.changes.outside import checkout_fingerprint, edited_since, outsid
 from worktrees.changes.report import reported_files
 from worktrees.changes.scan import UNCAPTURED, Scan
 from worktrees.changes.sensitive import is_sensitive
-from worktrees.changes.snapshot import capture, prime
+from worktrees.changes.snapshot import capture, filters_since, prime
 
 __all__ = [
     "UNCAPTURED",
@@ -33,6 +33,7 @@ __all__ = [
     "checkout_fingerprint",
     "edited_since",
     "expecting",
+    "filters_since",
     "fingerprint",
     "is_sensitive",
     "keep_ignored",

@@ -96,6 +96,17 @@ class _Record:
 _RULES = ("excludes", "attributes", "info_attributes")
 
 
+def filters_since(repo: Repo, indexes: Iterable[Path]) -> list[str]:
+    """Names of filter settings that are not what they were when the workspaces of these indexes were primed."""
+    done = repo.git("config", "--null", "--get-regexp", r"^filter\.", expect=(0, 1))
+    pairs = [os.fsdecode(entry).partition("\n") for entry in done.records]
+    known = [set(record.settings) if (record := record_of(index)) else set() for index in indexes]
+    trusted: set[str] = set.intersection(*known) if known else set()
+    return list(
+        dict.fromkeys(name for name, mark, value in pairs if f"{name}={value if mark else 'true'}" not in trusted)
+    )
+
+
 def record_of(index: Path) -> _Record | None:
     """What `prime` wrote beside an index, None when it did not."""
     value = read_json(_record_path(index))

@@ -17,7 +17,7 @@ reads.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from worktrees.git.door import Completed, Process, inherited, run, temporary_place, version
+from worktrees.git.door import Completed, Process, distrust, inherited, run, temporary_place, version
 from worktrees.git.durability import sync_filesystem
 from worktrees.git.repository import Head, LinkedWorktree, Repo, discover
 
@@ -40,6 +40,7 @@ __all__ = [
     "Repo",
     "TreeEntry",
     "discover",
+    "distrust",
     "inherited",
     "read_blob",
     "read_commit",

@@ -70,6 +70,8 @@ _ARGUMENTS = tuple(word for setting in _SETTINGS for word in ("-c", setting))
 # (`ObjectStore.make_durable`).
 _DURABLE = ("-c", "core.fsync=all", "-c", "core.fsyncMethod=fsync")
 
+# Settings that stand in for the user's; None where his configuration is trusted.
+_stand_ins: ContextVar[Mapping[str, str] | None] = ContextVar("stand_ins", default=None)
 _inherited: ContextVar[tuple[int, ...]] = ContextVar("inherited", default=())
 
 
@@ -84,6 +86,11 @@ def inherited(fd: int) -> Iterator[None]:
         yield
     finally:
         _inherited.reset(token)
+
+
+def distrust(stand_ins: Mapping[str, str] | None) -> None:
+    """From here on in this context these settings go before the user's, and git fetches nothing; None ends that."""
+    _stand_ins.set(stand_ins)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +130,11 @@ def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
         GIT_EDITOR="false",
         GIT_ATTR_NOSYSTEM="1" if "GIT_CONFIG_NOSYSTEM" in os.environ else "0",
     )
+    if (stand_ins := _stand_ins.get()) is not None:
+        # Not as arguments: those split at the first `=`, which may be part of a name.
+        clean.update(GIT_ALLOW_PROTOCOL="none", GIT_NO_LAZY_FETCH="1", GIT_CONFIG_COUNT=str(len(stand_ins)))
+        for number, (name, value) in enumerate(stand_ins.items()):
+            clean.update({f"GIT_CONFIG_KEY_{number}": name, f"GIT_CONFIG_VALUE_{number}": value})
     if extra:
         clean.update(extra)
     return clean

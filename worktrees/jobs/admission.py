@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING
 
 from worktrees import config
 from worktrees.errors import Busy, NotFound, Refused, Usage, WorktreesError
-from worktrees.jobs import again, confinement, holders, leases, records, requests, room, settlement
+from worktrees.jobs import again, confinement, holders, leases, records, requests, room, settlement, trust
 from worktrees.jobs.workflow import load_workflow, rewrite
 from worktrees.store import AliveLock, new_id, now, read_json, seconds_of, timestamp, write_bytes, write_json
 
@@ -291,6 +291,7 @@ def _forget(place: Place, job: Job, directory: Path) -> None:
 # ---------------------------------------------------------------------------------------------------- admit
 def admit(place: Place, workflow: Workflow) -> list[Job]:
     """Starts queued jobs while slots are free; returns what was started or failed to start."""
+    trust.review(place)
     started: list[Job] = []
     while picked := _pick(place, workflow):
         failed = False
