@@ -215,7 +215,7 @@ KEYS = {
     "ext": Key(("protocol.ext.allow=always", "remote.origin.url=ext::{}", "remote.origin.promisor=true",
                 "extensions.partialClone=origin", "core.repositoryFormatVersion=1"), "git fetch"),
     "alias": Key(("alias.look=!{}",), "git look"),
-    "credential": Key(("credential.helper=!{}",), "echo host=x | git credential fill"),
+    "credential": Key(("credential.helper=!{}",), "echo url=https://nowhere | git credential fill"),
     "pager": Key(("core.pager={}", "pager.diff={}", "pager.log={}"), ""),
     "gpg": Key(("gpg.program={}", "commit.gpgSign=true", "tag.gpgSign=true"), "git commit --allow-empty -m x"),
     "signature": Key(("gpg.program={}", "log.showSignature=true"), ""),
