@@ -46,7 +46,6 @@ SCENARIOS = {
 }
 
 _PARTS = {
-    "merge": "s27",
     "shared mode": "s28",
     "board": "s32 s33 s34 s35",
     "delegation": "s36 s37",

@@ -21,6 +21,7 @@ _MARK = "@@ next @@"
 _VARIABLE = (
     (re.compile(r"\bj-[0-9a-z]{8}\b"), "j-xxxxxxxx"),
     (re.compile(r"\bw-[0-9a-z]{8}\b"), "w-xxxxxxxx"),
+    (re.compile(r"\bc-[0-9a-z]{8}\b"), "c-xxxxxxxx"),
     (re.compile(r"\b[0-9a-f]{7,40}\b"), "0000000"),
     (re.compile(r"\b\d+(\.\d+)?(s|m)\b"), "0.0s"),
     (re.compile(r" +"), " "),

@@ -18,7 +18,7 @@ FLOORS = {
     0: "errors model",
     1: "git store config guide",
     2: "isolation runner sandbox guard agents changes merge board transport setup render hosts",
-    3: "jobs landing awcp schema",
+    3: "jobs landing awcp schema gate",
     4: "boss demo",
     5: "cli mcp top supervisor",
 }

@@ -19,7 +19,7 @@ SESSION = """
     spawn --name mine
     wait one two | wait --any | list --all | status | status one | result one --full | result two
     events one | events one --max 1 | logs one | diff one | diff one --patch | diff mine | overlap one two
-    lease extend mine 1h | settle mine | merge -n | merge one | merge two | log | rollback | undo
+    lease extend mine 1h | settle mine | merge -n | merge one --check true | merge two | log | rollback | undo
     hooks install -n | hooks install | hooks status | hooks uninstall
     drop two | restore two | clean -n --all | clean --all | restore one | cancel one | workflow list --all
     spawn --count 2 --name many -- true | spawn --count 2 --name many -- true | wait --timeout 20 | drop many-1 many-2

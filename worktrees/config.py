@@ -4,9 +4,9 @@ Layers, later ones win: defaults, user file (`$XDG_CONFIG_HOME/wt/config.toml`),
 top of the main work tree), git config `wt.*`, environment `WT_*`, the call itself. Knows which settings exist and of
 what type, not what they do.
 
-The repository file can be written by a worker, so it may hold only what cannot run anything. Setup commands it names
-are none of the settings: `setup` reads them by itself, and they run only after approval. Neither are agents, the tables
-`agents.NAME` of both files: see `agent_tables`.
+The repository file can be written by a worker, so it may hold only what cannot run anything. Commands it names, for
+setting up and for checking, are none of the settings: `setup` reads them by itself, and they run only after approval.
+Neither are agents, the tables `agents.NAME` of both files: see `agent_tables`.
 
 Strategies are found through entry points (`worktrees.isolation`, `worktrees.runner`, `worktrees.merge`,
 `worktrees.agents`); the built-in ones are registered through the same door.
@@ -79,6 +79,9 @@ class Settings:
     port_count: int = 10
     link_directories: tuple[str, ...] = ()
     setup_commands: tuple[str, ...] = ()
+    check: tuple[str, ...] = ()
+    check_timeout_seconds: float | None = None
+    check_retry: int = 0
     lock_timeout_seconds: float = 30.0
     sandbox: str = "auto"
     require_sandbox: bool = False
@@ -105,7 +108,8 @@ def _plain(name: str) -> str:
     return re.sub(r"[^a-z]", "", name.lower())
 
 
-_LISTS = {"pass_environment", "link_directories", "setup_commands", "sandbox_writable"}
+_COMMANDS = {"setup_commands", "check"}
+_LISTS = {"pass_environment", "link_directories", "sandbox_writable"} | _COMMANDS
 # What a worker could otherwise gain by landing a change of the repository file.
 _NOT_FOR_REPOSITORIES = {
     "author", "passenvironment", "worktreesdirectory", "sandbox", "requiresandbox", "network", "sandboxwritable",
@@ -117,7 +121,7 @@ _TRUTHS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no
 
 def _convert(name: str, value: Any, source: str) -> Any:
     if name in _LISTS:
-        words = value if isinstance(value, list) else str(value).split(os.pathsep if name != "setup_commands" else "\n")
+        words = value if isinstance(value, list) else str(value).split("\n" if name in _COMMANDS else os.pathsep)
         return tuple(str(word) for word in words if str(word))
     if name in _TEXTS:
         return str(value)
@@ -151,7 +155,8 @@ def layers(
         if path is not None and path.is_file():
             values = {name: value for name, value in _toml(path).items() if name != "agents"}
             if path == repository_file:
-                values = {name: value for name, value in values.items() if _plain(name) != "setupcommands"}
+                commands = {_plain(name) for name in _COMMANDS}
+                values = {name: value for name, value in values.items() if _plain(name) not in commands}
                 for name in values:
                     if _plain(name) in _NOT_FOR_REPOSITORIES:
                         raise Usage(

@@ -1,4 +1,4 @@
-"""Starts workers so that they outlive their caller, and says how they are.
+"""Starts workers so that they outlive their caller, and says how they are; or, by `attend`, so that they do not.
 
 `Runner` is the seam; `LocalRunner` starts one supervisor per job on this machine. It knows a job's directory, not
 what a job means. Liveness is the lock `alive` of that directory: taken before the supervisor exists, inherited by it,
@@ -10,10 +10,11 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
@@ -219,6 +220,101 @@ class LocalRunner:
                 f"the records of `{job_dir.name}` could not be completed",
                 hint=f"look at `{job_dir / 'supervisor.log'}`",
             )
+
+
+# ----------------------------------------------------------------------------------------------------------- attended
+@dataclass(frozen=True, slots=True)
+class Attended:
+    """How an attended command ended; `exit_code` is as a shell says it: 128+n for signal n, 124 when its time was up.
+
+    `left` counts processes of it that could not be killed.
+    """
+
+    exit_code: int
+    timed_out: bool
+    seconds: float
+    left: int
+
+
+def attend(
+    argv: Sequence[str],
+    *,
+    env: Mapping[str, str],
+    cwd: Path,
+    hear: Callable[[bytes], object],
+    timeout_seconds: float | None = None,
+    grace_seconds: float = 5.0,
+    keep: Sequence[int] = (),
+) -> Attended:
+    """Runs a command to its end and hands on its output, both streams as one, as it comes.
+
+    It has a session of its own. When this returns, or raises what came from outside (^C, or what `hear` raises), nobody
+    it started is alive; when we are killed, they are ended within the grace, and the locks `keep` are held until then.
+    Raises: StateBroken when it could not be started or watched.
+    """
+    launch = {"argv": list(argv), "env": dict(env), "cwd": os.fspath(cwd), "graceSeconds": grace_seconds}
+    launch["timeoutSeconds"] = timeout_seconds
+    hold_there, hold = os.pipe()
+    result, result_there = os.pipe()
+    output, output_there = os.pipe()
+    theirs = (hold_there, result_there)
+    try:
+        try:
+            process = subprocess.Popen(
+                [sys.executable, "-I", "-S", _SUPERVISOR, "attend", *map(str, (*theirs, *keep))],
+                stdin=subprocess.PIPE,
+                stdout=output_there,
+                stderr=output_there,
+                # What the command may not see of ours shall not stand in the environment of its parent either.
+                env={name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ},
+                cwd="/",
+                pass_fds=(*theirs, *keep),
+                start_new_session=True,
+            )
+        finally:
+            for end in (*theirs, output_there):
+                os.close(end)
+        try:
+            with contextlib.suppress(BrokenPipeError), process.stdin or contextlib.nullcontext() as requests:
+                # ASCII, because words and values that are not UTF-8 hold surrogates.
+                requests.write(json.dumps(launch).encode("ascii"))  # type: ignore[union-attr]
+            answer = _listen(output, result, hear)
+        finally:
+            os.close(hold)  # from here on whatever still runs is ended
+            hold = -1
+            process.wait()
+    finally:
+        for end in (result, output, *([hold] if hold >= 0 else [])):
+            os.close(end)
+    if not answer:
+        raise StateBroken("the process that attends a command died", hint="run the command again")
+    found = json.loads(answer)
+    timed_out = found["why"] == "timeout"
+    code = found["code"] if found["code"] >= 0 else 128 - found["code"]
+    return Attended(124 if timed_out else code, timed_out, found["seconds"], found["left"])
+
+
+def _listen(output: int, result: int, hear: Callable[[bytes], object]) -> bytes:
+    """Hands on what comes until the result is there, which is when nobody writes any more; the result."""
+    poller = select.poll()
+    poller.register(output, select.POLLIN)
+    poller.register(result, select.POLLIN)
+    answer, over = b"", False
+    while not over:
+        ready = {fd for fd, _ in poller.poll()}
+        if result in ready:
+            piece = os.read(result, 1 << 12)
+            answer, over = answer + piece, not piece
+        if output in ready and not over:
+            if piece := os.read(output, 1 << 16):
+                hear(piece)
+            else:
+                poller.unregister(output)
+    os.set_blocking(output, False)
+    with contextlib.suppress(BlockingIOError):
+        while piece := os.read(output, 1 << 16):
+            hear(piece)
+    return answer
 
 
 def _environment() -> dict[str, str]:

@@ -11,9 +11,9 @@ record of changes does not count it as the worker's.
   change the boss's file. No component of a path is followed through a symlink, and a symlink is copied only when it
   stays in the repository.
 - Submodules get a repository of their own that borrows the objects of the boss's clone of them.
-- Setup commands of the repository file can be written by whoever can write the repository, so each runs only after
-  the user approved its exact text; those of the user's own configuration run as they are. They run as the worker,
-  never as the boss.
+- Commands of the repository file, for setting up and for checking merges, can be written by whoever can write the
+  repository, so each runs only after the user approved its exact text; those of the user's own configuration run as
+  they are. They run as the worker, never as the boss.
 """
 
 from __future__ import annotations
@@ -351,8 +351,8 @@ def _approval_key(repo: Repo, command: str) -> str:
     return hashlib.sha256(os.fsencode(repo.common_dir) + b"\0" + command.encode("utf-8", "surrogateescape")).hexdigest()
 
 
-def repository_commands(repo: Repo) -> list[str]:
-    """Setup commands the file in the main work tree asks for, whether approved or not."""
+def repository_commands(repo: Repo, setting: str = "setup_commands") -> list[str]:
+    """Commands the file in the main work tree asks for, whether approved or not."""
     import tomllib
 
     if repo.main_work_tree is None:
@@ -363,7 +363,7 @@ def repository_commands(repo: Repo) -> list[str]:
         return []
     # As all settings it may be written `setup_commands`, `setup-commands` or `setupCommands`.
     plain = {re.sub("[^a-z]", "", name.lower()): value for name, value in content.items()}
-    named = plain.get("setupcommands", [])
+    named = plain.get(re.sub("[^a-z]", "", setting), [])
     return [str(command) for command in named] if isinstance(named, list) else str(named).splitlines()
 
 
@@ -388,8 +388,17 @@ def approve(repo: Repo, commands: Sequence[str]) -> None:
 
 def commands_to_run(repo: Repo, settings: Settings) -> tuple[list[str], list[str]]:
     """Setup commands that run, in order, and those that still wait for approval."""
-    own = list(settings.setup_commands)
-    asked = [command for command in repository_commands(repo) if command not in own]
+    return _consented(repo, settings.setup_commands, repository_commands(repo))
+
+
+def checks_to_run(repo: Repo, settings: Settings) -> tuple[list[str], list[str]]:
+    """Commands that a merge has to pass, in order, and those that still wait for approval."""
+    return _consented(repo, settings.check, repository_commands(repo, "check"))
+
+
+def _consented(repo: Repo, configured: Sequence[str], named: Sequence[str]) -> tuple[list[str], list[str]]:
+    own = list(configured)
+    asked = [command for command in named if command not in own]
     approved = [command for command in asked if is_approved(repo, command)]
     return own + approved, [command for command in asked if command not in approved]
 

@@ -34,6 +34,7 @@ from worktrees.boss.judgement import (
 )
 from worktrees.boss.providing import Providing
 from worktrees.errors import NotFound, Refused, WorktreesError
+from worktrees.isolation import pool
 from worktrees.jobs import admission, baselines, confinement, looks, removal
 from worktrees.jobs.ledger import left_out
 from worktrees.model import (
@@ -348,7 +349,7 @@ class Boss(Providing, Foresight, Guarding):
     ) -> Removed:
         """Removes workspaces of finished jobs whose work is in the branch or is nothing; `unlanded` the others too.
 
-        Every snapshot stays: an unlanded job still merges and can be restored.
+        Every snapshot stays: an unlanded job still merges and can be restored. Worktrees that checks ran in go, too.
         """
         self._boss_only("clean")
         self._mend()
@@ -361,7 +362,9 @@ class Boss(Providing, Foresight, Guarding):
             progress=progress,
         )
         self._name_what_was_not_kept(removed.removals)
-        return removed
+        checkers = pool.idle(self.place) if self.state.exists() else []
+        gone = [each for each in checkers if dry_run or pool.close(self.place, each.job_id)]
+        return removed.model_copy(update={"checkers": [os.fspath(each.path) for each in gone]})
 
     def workflows(self, *, closed: bool = False) -> Workflows:
         """Open workflows, or all, with how many of their jobs stand where."""
@@ -385,20 +388,23 @@ class Boss(Providing, Foresight, Guarding):
         return diagnosis.diagnose(self.place, self.settings, [self._note_landings] if fix else None)
 
     def set_up(self, *, approve: bool = False) -> SetUp:
-        """Which setup commands there are, and agents the repository file defines, as text.
+        """Which setup commands and checks there are, and agents the repository file defines, as text.
 
         `approve` records the user's consent to those of the repository file.
         """
         self._boss_only("setup")
-        asked = setup.repository_commands(self.repo)
         defined = hiring.definitions_to_approve(self.repo)
         if approve:
-            setup.approve(self.repo, [*asked, *defined])
+            asked = [setup.repository_commands(self.repo, name) for name in ("setup_commands", "check")]
+            setup.approve(self.repo, [*asked[0], *asked[1], *defined])
         running, waiting = setup.commands_to_run(self.repo, self.settings)
         for text in defined:
             (running if setup.is_approved(self.repo, text) else waiting).append(text)
+        checking, unchecked = setup.checks_to_run(self.repo, self.settings)
         commands = [SetupCommand(command=command, approved=True) for command in running]
         commands += [SetupCommand(command=command, approved=False) for command in waiting]
+        commands += [SetupCommand(command=command, approved=True, purpose="check") for command in checking]
+        commands += [SetupCommand(command=command, approved=False, purpose="check") for command in unchecked]
         return SetUp(commands=commands)
 
     def agents(self) -> Agents:

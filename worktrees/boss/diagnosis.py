@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from worktrees import changes, config, isolation, jobs, landing, setup
 from worktrees.errors import StateBroken, WorktreesError
 from worktrees.git import refs
-from worktrees.isolation import trash
+from worktrees.isolation import pool, trash
 from worktrees.jobs import confinement, late_edits, liveness, records, removal
 from worktrees.jobs.settlement import remove_tree
 from worktrees.jobs.workflow import pins
@@ -138,7 +138,7 @@ def _said(error: Exception) -> str:
 
 def _of_workspaces(place: Place, *, fix: bool) -> list[Finding]:
     everyone = jobs.load_all(place.state, closed=True)
-    running = {job.job_id for job in everyone if job.state != "done"}
+    running = {job.job_id for job in everyone if job.state != "done"}.union(pool.in_use(place))
     starts = {job.job_id: job.baseline.commit for job in everyone}
     return isolation.doctor_findings(place, fix=fix, running=running, starts=starts)
 
@@ -444,7 +444,7 @@ def _leftovers(place: Place) -> Iterator[Ailment]:
     done = {
         directory.name for directory in state.job_dirs() if (_read(directory / "job.json") or {}).get("state") == "done"
     }
-    alive = {directory.name for directory in state.job_dirs()} - done
+    alive = {directory.name for directory in state.job_dirs()} - done | {*pool.in_use(place)}
     for path, owner in ports.items():
         if owner not in alive and _claims(path.parent).get(path) == owner:
             yield _left(path, "its job is done"), partial(setup.release_ports, path.parent, owner, int(path.name))

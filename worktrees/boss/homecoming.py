@@ -1,7 +1,7 @@
 """The verbs that bring work home: merge, rollback, undo, and the log of what they did.
 
-A merge goes in stages, each one method: choose the jobs, plan in memory, deal with conflicts as asked, land. Nothing
-has moved before the last; when somebody landed in between, all of it is done again, and said so.
+A merge goes in stages, each one method: choose the jobs, plan in memory, deal with conflicts as asked, pass the check
+gate, land. Nothing has moved before the last; when somebody landed in between, all of it is done again, and said so.
 
 What a conflict leads to (`on_conflict`):
 
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from worktrees import changes, config, jobs, landing
 from worktrees.boss import hiring
-from worktrees.boss.footing import Footing
+from worktrees.boss.checking import Checking
 from worktrees.boss.judgement import (
     candidate,
     merge_spec,
@@ -41,6 +41,7 @@ from worktrees.merge import GOES_ON, Resolution
 from worktrees.model import (
     Baseline,
     ChangeSet,
+    Check,
     Job,
     JobId,
     Merged,
@@ -59,11 +60,15 @@ from worktrees.store import now
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from worktrees.gate import Gate
+
 # Plans of one merge, while others land before it.
 _TRIES = 20
+# The same where each is checked, which takes its time.
+_CHECKED_TRIES = 5
 
 
-def _in_silence(_: str) -> None:
+def _in_silence(_: str | bytes) -> None:
     """Tells nobody."""
 
 
@@ -83,7 +88,7 @@ class Prepared(NamedTuple):
         return not self.stopped and self.plan.after != self.plan.before
 
 
-class Homecoming(Footing):
+class Homecoming(Checking):
     """How the jobs' work gets into the branch, and out of it again."""
 
     def merge(
@@ -92,6 +97,7 @@ class Homecoming(Footing):
         workflow: str | None = None,
         dry_run: bool = False,
         narrate: Callable[[str], object] = _in_silence,
+        hear: Callable[[bytes], object] = _in_silence,
         **wishes: Any,
     ) -> Merged:
         """Plans the merge in memory and lands it, wholly or not at all.
@@ -99,17 +105,19 @@ class Homecoming(Footing):
         `wishes` are fields of `MergeSpec`: `into`, `message`, `strategy`, `order`, `on_conflict`, ... Without words:
         every job of the open workflow that succeeded, was captured whole and has not landed, in completion order. Named
         jobs are merged in the order named, whatever their result. A conflict moves nothing unless `on_conflict` says
-        so; it is in the answer's steps, not an exception. `narrate` is told what takes long.
+        so; it is in the answer's steps, not an exception. `narrate` is told what takes long,
+        `hear` gets what checks print.
 
         Raises: Usage; Refused `detached-head`, `would-overwrite`, `branch-moved`, `overlap`, `sensitive-paths`,
-        `not-rerunnable`, ...
+        `not-rerunnable`, `check-unapproved`, ...
         """
         self._boss_only("merge")
         spec = merge_spec(wishes, self.settings)
         if not dry_run:
             self._refuse_while_resolving()
         reruns: list[Rerun] = []
-        for left in reversed(range(_TRIES)):
+        gate = self._gate(spec, narrate, hear, dry_run=dry_run)
+        for left in reversed(range(_CHECKED_TRIES if gate else _TRIES)):
             self._mend()
             target = landing.find_target(self.repo, spec.into)
             chosen = self._choose(words, workflow, {rerun.rerun_of: rerun.job_id for rerun in reruns})
@@ -119,24 +127,27 @@ class Homecoming(Footing):
             if spec.refuse_sensitive:
                 refuse_if_sensitive(prepared.plan)
             if dry_run:
-                return self._merged(prepared, dry_run=True)
+                return self._merged(prepared, check=gate.answer() if gate else None, dry_run=True)
             if prepared.plan.conflicted and spec.on_conflict == "rollback":
                 return self._roll_back(prepared)
             if prepared.plan.conflicted and spec.on_conflict == "manual":
                 return self._lay_out(prepared, spec)
             if prepared.plan.conflicted and spec.on_conflict == "rerun":
                 prepared = self._run_again(prepared, spec, reruns, narrate)
+            prepared, check = self._pass(gate, prepared, spec)
             if not prepared.moves:
-                return self._merged(prepared, reruns=reruns)
+                return self._merged(prepared, check=check, reruns=reruns)
             try:
                 operation = self._land(prepared, spec)
             except Refused as error:
                 if error.code == "branch-moved" and left:
                     # Somebody landed between plan and lock: make another plan.
-                    self._notice("planned-again", f"{error.message}; planned again")
+                    self._notice("planned-again", f"{error.message}; planned {'and checked ' if gate else ''}again")
+                    if gate is not None:
+                        narrate(f"{error.message}; planning and checking again")
                     continue
                 raise
-            return self._merged(prepared, operation, reruns=reruns)
+            return self._merged(prepared, operation, check=check, reruns=reruns)
         raise AssertionError  # the last try returns or raises
 
     def rollback(self, to: str | None = None, *, workflow: str | None = None) -> Recorded:
@@ -240,12 +251,25 @@ class Homecoming(Footing):
         overlaps = with_conflicts(changes.overlaps(sets), plan)
         return Prepared(target, chosen, plan, overlaps, bool(plan.conflicted) and spec.on_conflict not in GOES_ON)
 
+    def _pass(self, gate: Gate | None, prepared: Prepared, spec: MergeSpec) -> tuple[Prepared, Check | None]:
+        """What of a merge passes the gate, and what the gate said; the one place that all that lands comes by."""
+        if gate is None or not prepared.moves:
+            return prepared, gate.answer() if gate else None
+
+        def again(names: Sequence[JobId]) -> MergePlan:
+            return self._plan(prepared.target, [job for job in prepared.jobs if job.job_id in names], spec).plan
+
+        plan, check = self._through(gate, prepared.plan, again, spec.on_red)
+        return prepared._replace(plan=plan, stopped=bool(plan.conflicted) and spec.on_conflict != "skip"), check
+
     def _land(self, prepared: Prepared, spec: MergeSpec) -> Operation:
         """Moves the branch to what was planned; the jobs that are in it are marked. Raises: Refused `branch-moved`.
 
         A job that was run again is in it by the work of the other.
         """
-        through = [step.job_id for step in prepared.plan.steps if step.outcome in ("landed", "empty")]
+        landing_now = [step for step in prepared.plan.steps if step.outcome in ("landed", "empty")]
+        names = [step.name or step.job_id for step in landing_now]
+        through = [step.job_id for step in landing_now]
         for job_id in through:  # grows: what ran again may have been a re-run itself
             origin = jobs.load(self.state, job_id).rerun_of
             through += [origin] if origin and not self._is_over(origin) else []
@@ -255,7 +279,7 @@ class Homecoming(Footing):
             target=prepared.target,
             jobs=through,
             workflow=prepared.jobs[0].workflow_id,
-            message=spec.message or "merge " + ", ".join(job.name or job.job_id for job in prepared.jobs),
+            message=spec.message or "merge " + ", ".join(names),
             no_commit=spec.no_commit,
         )
         self._note_landings()
@@ -266,6 +290,7 @@ class Homecoming(Footing):
         prepared: Prepared,
         operation: Operation | None = None,
         *,
+        check: Check | None = None,
         dry_run: bool = False,
         reruns: Sequence[Rerun] = (),
     ) -> Merged:
@@ -280,6 +305,7 @@ class Homecoming(Footing):
             strategy=plan.strategy,
             steps=plan.steps,
             overlaps=prepared.overlaps,
+            check=check,
             reruns=list(reruns),
         )
 

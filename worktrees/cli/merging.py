@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
-from worktrees.cli.options import dry_run_option, jobs_argument, verb, workflow_option
-from worktrees.errors import Conflicted, Usage
+from worktrees.cli.options import DURATION, dry_run_option, jobs_argument, verb, workflow_option
+from worktrees.errors import Conflicted, HonestNo, Usage
 from worktrees.model import MergeOrder, OperationLog
 from worktrees.render.text import listed
 
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     wt merge --on-conflict skip       land what merges, leave the rest
     wt merge --on-conflict manual     resolve it by hand, then: wt merge --continue
     wt merge --on-conflict rerun      run what does not merge again, on top of the rest
+    wt merge --check "make test"      only what passes lands; who fails is found
+    wt merge --check ./ci --on-red skip --check-retry 1 --check-timeout 10m
     """,
 )
 @dry_run_option
@@ -57,23 +60,52 @@ if TYPE_CHECKING:
 )  # fmt: skip
 @click.option("--refuse-sensitive", is_flag=True, help="Refuse when hooks, CI or the like are touched.")
 @click.option("--no-commit", is_flag=True, help="Change files and index only; the branch stays.")
+@click.option("--check", metavar="CMD", multiple=True, help="A shell command that what lands has to pass; repeatable.")
+@click.option("--no-check", is_flag=True, help="Land unchecked, whatever the settings say.")
+@click.option("--check-timeout", "check_timeout_seconds", type=DURATION, help="How long one run may take.")
+@click.option("--check-retry", type=click.IntRange(0), metavar="N", help="Run a failed check N times more.")
+@click.option(
+    "--no-cache", "check_cache", flag_value=False, type=bool, default=True,
+    help="Run what was run before on the same files, too.",
+)  # fmt: skip
+@click.option(
+    "--on-red", type=click.Choice(["stop", "skip"]), default="stop", show_default=True,
+    help="When a check fails: land nothing, or those that pass together.",
+)  # fmt: skip
 @click.option("--into", metavar="BRANCH", help="Another branch than the one checked out here.")
 @click.option("--author", metavar="WHO", help="`Name <address>` of the jobs' commits (default: you, or the setting).")
 @workflow_option
 @jobs_argument()
-def merge(session: Session, jobs: tuple[str, ...], go_on: bool, abort: bool, **wishes: Any) -> int:
+def merge(
+    session: Session,
+    jobs: tuple[str, ...],
+    go_on: bool,
+    abort: bool,
+    check: tuple[str, ...],
+    no_check: bool,
+    **wishes: Any,
+) -> int:
     """Merge finished jobs into the branch, all or nothing.
 
     Without a JOB: every job of the workflow that succeeded and has not landed, in completion order. The merge is
     worked out in memory; on a conflict nothing moves and the exit status is 3. Uncommitted edits stay; a merge that
     would overwrite one is refused.
+
+    With a check, what is about to land is first put into a worktree of its own, where each CMD runs as a worker would.
+    Exactly what passed lands. When it fails, the jobs to blame are found by bisection and named.
     """
+    if no_check and check:
+        raise Usage("`--check` and `--no-check` exclude each other", hint="wt merge --help")
     if wishes["author"] is None:
         del wishes["author"]  # the setting decides
     if go_on or abort:
         return _resolved(session, jobs, abort=abort, both=go_on and abort)
-    with session.progress("merging", None):
-        merged = session.boss().merge(*jobs, narrate=session.narrate, **wishes)
+    wishes["check"] = list(check) if check or no_check else None
+    boss = session.boss()
+    checked = bool(check) or (not no_check and boss.is_checked())
+    # What a check prints and a bar that is drawn over again do not go together.
+    with contextlib.nullcontext() if checked else session.progress("merging", None):
+        merged = boss.merge(*jobs, narrate=session.narrate, hear=session.pass_on, **wishes)
     return _answer(session, merged)
 
 
@@ -83,11 +115,14 @@ def _resolved(session: Session, jobs: tuple[str, ...], *, abort: bool, both: boo
         word = "--abort" if abort else "--continue"
         raise Usage(f"`{word}` stands alone: the merge that waits knows its jobs", hint=f"wt merge {word}")
     boss = session.boss()
-    return _answer(session, boss.merge_abort() if abort else boss.merge_continue(narrate=session.narrate))
+    return _answer(
+        session,
+        boss.merge_abort() if abort else boss.merge_continue(narrate=session.narrate, hear=session.pass_on),
+    )
 
 
 def _answer(session: Session, merged: Merged) -> int:
-    error = _conflict(merged)
+    error = _conflict(merged) or _red(merged)
     if session.json:
         return session.answer(merged, error=error)
     from worktrees.render.answers import merged_text
@@ -98,11 +133,11 @@ def _answer(session: Session, merged: Merged) -> int:
 def _conflict(merged: Merged) -> Conflicted | None:
     """The error of a merge that left out a job it was asked for."""
     steps = [step for step in merged.steps if step.outcome in ("conflict", "skipped")]
-    if not steps:
-        return None
     names = [step.name or step.job_id for step in steps if step.outcome == "conflict"]
+    if not names:
+        return None
     paths = list(dict.fromkeys(conflict.path for step in steps for conflict in step.conflicts))
-    look = f"wt diff {names[0]} --patch" if names else "wt merge --dry-run"
+    look = f"wt diff {names[0]} --patch"
     rest = len(merged.steps) > len(names) and not merged.landed
     said = f"{listed(names)} {'conflicts' if len(names) == 1 else 'conflict'} in {listed(paths, 3)}"
     hint = look + (", or land the rest: wt merge --on-conflict skip" if rest else "")
@@ -119,6 +154,26 @@ def _conflict(merged: Merged) -> Conflicted | None:
     elif not merged.landed:
         said += "; nothing moved"
     return Conflicted(said, hint=hint, details={"steps": [step.dump() for step in steps]})
+
+
+def _red(merged: Merged) -> HonestNo | None:
+    """The error of a merge that did not pass its check."""
+    check = merged.check
+    if check is None or not (check.culprits or check.branch_fails):
+        return None
+    failed = [run for run in check.runs if run.exit_code]
+    names = [step.name or step.job_id for step in merged.steps if step.outcome == "failed-check"]
+    last = next(run for run in reversed(failed) if not check.branch_fails or not run.jobs)
+    who = f"{listed(names)} {'fails' if len(names) == 1 else 'fail'}" if names else f"`{merged.branch}` itself fails"
+    rest = bool(names) and not merged.landed and len(merged.steps) > len(names)
+    known = all(run.cached for run in failed)
+    look = "run it again: wt merge --no-cache" if known else f"look at `{os.path.relpath(last.log or '')}`"
+    return HonestNo(
+        f"{who} the check `{last.command}`" + ("" if merged.landed else "; nothing moved"),
+        code="check-failed",
+        hint=look + (", or land the rest: wt merge --on-red skip" if rest else ""),
+        details={"culprits": check.culprits, "branchFails": check.branch_fails, "log": last.log},
+    )
 
 
 @verb("rollback", examples="wt rollback\nwt rollback --to op-000003")

@@ -128,6 +128,14 @@ class Session:
         out = terminal(sys.stderr)
         sys.stderr.write(out.paint("wt:", "dim") + " " + out.paint(shown(text), *styles) + "\n")
 
+    def pass_on(self, piece: bytes) -> None:
+        """What somebody else's program prints, to standard error; on a terminal without what could move its cursor."""
+        if sys.stderr.isatty():
+            lines = piece.decode("utf-8", "backslashreplace").replace("\r\n", "\n").split("\n")
+            piece = "\n".join(shown(line.replace("\t", "    ")) for line in lines).encode("utf-8", "backslashreplace")
+        with contextlib.suppress(BrokenPipeError):  # nobody listens; the answer goes elsewhere
+            self.write(piece, to_stderr=True)
+
     def _all_notices(self) -> Iterable[Mapping[str, Any]]:
         found = list(self.notices)
         if self._boss is not None:

@@ -205,26 +205,42 @@ class ObjectStore:
 
         Raises: GitFailed; objects that arrived are unreachable then and the user's gc collects them.
         """
+        name = self._send(repo, commit, known, "--keep=wt landing")
+        keep = repo.common_dir / "objects" / "pack" / f"pack-{name}.keep"
+        try:
+            _check_whole(repo, commit, known)
+            yield
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                keep.unlink()
+
+    def copy_to(self, repo: Repo, commit: Oid, *, known: Sequence[Oid]) -> None:
+        """The same for what may go again: nothing is kept against gc, and nothing left behind that says so.
+
+        Raises: GitFailed.
+        """
+        self._send(repo, commit, known)
+        _check_whole(repo, commit, known)
+
+    def _send(self, repo: Repo, commit: Oid, known: Sequence[Oid], *words: str) -> str:
+        """One pack into the user's repository, on disk when this returns; its name."""
         wanted = "".join([f"{commit}\n", *(f"^{oid}\n" for oid in known)]).encode()
         done = door.pipe(
             ("pack-objects", "--revs", "--stdout", "--thin", "--delta-base-offset", "-q"),
-            ("index-pack", "--stdin", "--fix-thin", "--keep=wt landing"),
+            ("index-pack", "--stdin", "--fix-thin", *words),
             producer_git_dir=self.path,
             consumer_git_dir=repo.common_dir,
             stdin=wanted,
             durable=True,
         )
-        name = done.text.split("\t")[-1]
-        keep = repo.common_dir / "objects" / "pack" / f"pack-{name}.keep"
-        try:
-            # The same question `git fetch` asks before it moves a ref: is everything there?
-            check = repo.git("rev-list", "--objects", "--quiet", commit, "--not", *known, expect=None)
-            if check.status != 0:
-                raise GitFailed(["rev-list", "--objects", commit], check.status, check.stderr)
-            yield
-        finally:
-            with contextlib.suppress(FileNotFoundError):
-                keep.unlink()
+        return done.text.split("\t")[-1]
+
+
+def _check_whole(repo: Repo, commit: Oid, known: Sequence[Oid]) -> None:
+    """The same question `git fetch` asks before it moves a ref: is everything there? Raises: GitFailed."""
+    check = repo.git("rev-list", "--objects", "--quiet", commit, "--not", *known, expect=None)
+    if check.status != 0:
+        raise GitFailed(["rev-list", "--objects", commit], check.status, check.stderr)
 
 
 def _alternate_line(objects: Path) -> bytes:

@@ -21,9 +21,9 @@ from worktrees.git import run
 from worktrees.isolation import entry, journal
 from worktrees.isolation.commits import commits_only_here
 from worktrees.isolation.journal import Record
-from worktrees.isolation.place import JOB, Place, reported
+from worktrees.isolation.place import JOB, SLOTS, Place, reported
 from worktrees.isolation.trash import discard
-from worktrees.isolation.workspace import Workspace, standing_at
+from worktrees.isolation.workspace import Workspace, standing_at, take_away
 from worktrees.model import Finding, JobId, Oid
 from worktrees.store import AliveLock
 
@@ -77,10 +77,17 @@ def _of_ours(
     def mend(file: str) -> None:
         entry.mend(place, job, record.path, record.commit, record.sparse, file)
 
+    def forget_slot() -> None:
+        take_away(place, job, record.path)
+
     def register() -> None:
         entry.register(place, job, record.path, record.commit, record.sparse)
         mend("index")
 
+    if not record.path.is_dir() and job in SLOTS:
+        message = "a worktree that checks ran in is gone"
+        yield Finding(code="workspace-missing", path=os.fspath(record.path), message=message), forget_slot
+        return
     if not record.path.is_dir():
         message = f"the workspace of `{job}` is gone; `wt drop {job}` takes it off the list"
         yield Finding(code="workspace-missing", path=os.fspath(record.path), message=message), None

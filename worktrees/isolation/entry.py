@@ -170,7 +170,7 @@ def check_out(
         env["GIT_ALTERNATE_OBJECT_DIRECTORIES"] = quoted_path(place.store.path / "objects")
 
     def read_tree(*words: str) -> None:
-        run("read-tree", "-m", *words, git_dir=entry, work_tree=path, env=env, config=_checkout_settings(sparse))
+        run("read-tree", "-m", *words, git_dir=entry, work_tree=path, env=env, config=checkout_settings(sparse))
 
     try:
         read_tree("-u", baseline.start)
@@ -185,7 +185,8 @@ def check_out(
         read_tree(baseline.commit)
 
 
-def _checkout_settings(sparse: Sequence[str]) -> list[str]:
+def checkout_settings(sparse: Sequence[str]) -> list[str]:
+    """What git is told on the command line when it writes the files of a workspace."""
     # On the command line only: in a configuration file they would need `extensions.worktreeConfig` for everybody.
     return [*_CHECKOUT, *(["core.sparseCheckout=true", "core.sparseCheckoutCone=true"] if sparse else [])]
 
@@ -283,7 +284,7 @@ def mend(place: Place, job: JobId, path: Path, commit: Oid, sparse: Sequence[str
     with contextlib.suppress(FileNotFoundError):
         os.rename(entry / name, place.state.trash / f"{job}.{name}.{time.time_ns():x}")
     if name == "index":
-        run("read-tree", commit, git_dir=entry, work_tree=path, config=_checkout_settings(sparse))
+        run("read-tree", commit, git_dir=entry, work_tree=path, config=checkout_settings(sparse))
         return
     content = {"commondir": _COMMON, "gitdir": os.fsencode(path / ".git"), "HEAD": commit.encode()}[name]
     fresh = entry / f"{name}.wt"

@@ -42,6 +42,8 @@ TRASH = ".trash"
 INTEGRATION = "merging"
 PRIVATE = ".private"
 JOB = re.compile(r"j-[0-9a-z]{8}")
+# Worktrees of the pool; no job is ever called so.
+SLOTS = tuple(JobId(f"j-gate000{number}") for number in range(1, 5))
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +64,10 @@ class Place:
     def records(self) -> Path:
         """Where we note every workspace that stands."""
         return self.state.root / RECORDS
+
+    def index_of(self, slot: JobId) -> Path:
+        """What a worktree of the pool is compared with."""
+        return self.state.root / "gate" / f"{slot}.index"
 
 
 def place(repo: Repo, settings: Settings) -> Place:

@@ -23,7 +23,7 @@ from typing import ClassVar, Literal, Protocol
 from worktrees.errors import Busy, Refused
 from worktrees.isolation import entry, journal
 from worktrees.isolation.journal import Claim, Intent, Record
-from worktrees.isolation.place import Place, disk, mark, private_repository, reported, unmark
+from worktrees.isolation.place import SLOTS, Place, disk, mark, private_repository, reported, unmark
 from worktrees.isolation.trash import discard, sweep
 from worktrees.model import Baseline, Finding, JobId, RepoPath
 
@@ -91,7 +91,7 @@ class WorktreeIsolation:
             directories = entry.check_sparse(place, baseline, sparse)
             place.state.prepare()
             with journal.claim(place, job) as held:
-                _finish(place, held)
+                settle_pending(place, held)
                 if os.path.lexists(path) or os.path.lexists(place.entries / job):
                     raise Refused(f"`{job}` has a workspace already", code="name-taken", hint=f"wt status {job}")
                 held.write(Intent(job, path, "adding"))
@@ -101,7 +101,7 @@ class WorktreeIsolation:
                     held.settle()
                 except BaseException:
                     with contextlib.suppress(OSError):  # the first failure is the one to tell; `recover` tries again
-                        _finish(place, held)
+                        settle_pending(place, held)
                     unmark(place, place.root)
                     sweep(place)
                     raise
@@ -130,13 +130,13 @@ class WorktreeIsolation:
         with disk(f"remove the workspace `{path}`"):
             place.state.prepare()
             with journal.claim(place, job) as held:
-                _finish(place, held)
+                settle_pending(place, held)
                 _check_ours(place, job, path)
                 # A full disk must not keep us from freeing it; without an intent the record shows what is left to do.
                 with _full_disk_allowed():
                     held.write(Intent(job, path, "removing"))
                 try:
-                    _take_away(place, job, path)
+                    take_away(place, job, path)
                 except OSError:
                     if os.path.lexists(path):  # nothing has moved, and somebody may go on working there
                         held.settle()
@@ -185,7 +185,7 @@ def recover(place: Place) -> list[Finding]:
                 held.pending = Intent(job, entry.points_at(place.entries / job) or place.root / job, "adding")
             if held.pending is not None:
                 path, phase = held.pending.path, held.pending.phase
-                if _finish(place, held):
+                if settle_pending(place, held):
                     done = (
                         "half-made workspace was undone" if phase == "adding" else "half-removed workspace was removed"
                     )
@@ -219,21 +219,25 @@ def _make_directory(place: Place, path: Path) -> None:
     mark(place)
 
 
-def _finish(place: Place, held: Claim) -> bool:
+def settle_pending(place: Place, held: Claim) -> bool:
     """Takes away what is pending: undoes a half-made workspace, ends a half-removed one. False: nothing was there."""
     if held.pending is None:
         return False
-    found = _take_away(place, held.pending.job, held.pending.path)
+    found = take_away(place, held.pending.job, held.pending.path)
     held.settle()
     return found
 
 
-def _take_away(place: Place, job: JobId, path: Path) -> bool:
+def take_away(place: Place, job: JobId, path: Path) -> bool:
+    """Takes away the directory, if it is ours, git's entry, and our record of it. False: nothing was there."""
     record = journal.record_of(place, job)
-    found = (record is None or _is_ours(place, record, path)) and discard(place, path)
+    found = (record is None or is_ours(place, record, path)) and discard(place, path)
     own = private_repository(path)
     for directory in (entry.aside(place, job), place.entries / job, own):
         found |= discard(place, directory, path.parent if directory == own else None)
+    if job in SLOTS:
+        for file in (place.index_of(job), place.index_of(job).with_name(f"{job}.index.lock")):
+            discard(place, file)
     for directory in (place.entries, own.parent):
         with contextlib.suppress(OSError):
             directory.rmdir()  # git, too, leaves no empty one
@@ -241,7 +245,7 @@ def _take_away(place: Place, job: JobId, path: Path) -> bool:
     return found
 
 
-def _is_ours(place: Place, record: Record, path: Path) -> bool:
+def is_ours(place: Place, record: Record, path: Path) -> bool:
     """Whether the directory is the one that was opened: by its inode, or by git's pointers in both directions."""
     try:
         found = os.lstat(path)
@@ -270,7 +274,7 @@ def _check_ours(place: Place, job: JobId, path: Path) -> None:
     elif record is None:
         if entry.points_at(git_dir) != path:
             raise Refused(f"`{path}` is no workspace of ours", code="not-ours", hint="wt doctor")
-    elif not _is_ours(place, record, path):
+    elif not is_ours(place, record, path):
         raise Refused(
             f"something else stands where the workspace of `{job}` was, at `{path}`", code="not-ours", hint="wt doctor"
         )

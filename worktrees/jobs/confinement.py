@@ -194,17 +194,19 @@ def wrapped(
     temporary: Path,
     settings: Settings,
     environment: Mapping[str, str],
-    writable: Sequence[Path] = (),
-) -> tuple[list[str], str]:
+) -> tuple[list[str], dict[str, str]]:
     """Any other program that runs what a worker wrote (a check, say) behind the strongest wall there is.
 
-    Its directory is `workspace`, which it may write, like `temporary` and `writable`; it sees no job's record. Returns
-    the words to run and the level, which is `none` only where no sandbox is required; exit statuses as in a shell.
+    Its directory is `workspace`, which it may write, like `temporary` and the workers' cache; it sees no job's record.
+    Returns the words to run and the environment; exit statuses as in a shell.
 
     Raises: Usage; Refused `sandbox-unavailable`.
     """
     (level, *_), found = _chosen(place.state, settings, "workspace-write", nests=False)
+    if level == "none":
+        return list(argv), dict(environment)
     repo = place.repo
+    cache = _cache(place, environment)
     ours = [path for path in (repo.work_tree, repo.main_work_tree, repo.common_dir, place.root) if path is not None]
     confinement = sandbox.Confinement(
         workspace=workspace,
@@ -212,7 +214,13 @@ def wrapped(
         network=settings.network,
         visible=ours,
         empty=[place.state.workflows, place.state.root / "locks"],
-        writable=[*writable, *settings.sandbox_writable],
+        writable=[*settings.sandbox_writable, *([cache] if cache is not None else [])],
         kept=ours,
     )
-    return sandbox.wrapped(argv, level, found, confinement, environment), level
+    added = sandbox.tool_caches(os.fspath(cache), environment) if cache is not None else {}
+    return sandbox.wrapped(argv, level, found, confinement, environment), {**environment, **added}
+
+
+def level(state: State, settings: Settings) -> str:
+    """The wall that such a program is put behind. Raises: Usage; Refused `sandbox-unavailable`."""
+    return _chosen(state, settings, "workspace-write", nests=False)[0][0]

@@ -165,10 +165,15 @@ class Overlaps(Value):
 
 
 class Check(Value):
-    """The check gate of a merge and its runs."""
+    """The check gate of a merge and its runs, in order; a dry run has none.
+
+    `culprits` are the jobs that do not pass; with `branch_fails` it is the branch itself that does not.
+    """
 
     command: str | None = None
     runs: list[CheckRun] = []
+    culprits: list[JobId] = []
+    branch_fails: bool = False
 
 
 class Rerun(Value):
@@ -242,11 +247,12 @@ class Removal(Value):
 
 
 class Removed(Value):
-    """`drop` and `clean`: every workspace looked at."""
+    """`drop` and `clean`: every workspace looked at; `checkers` are worktrees in which nothing but checks ran."""
 
     operation_id: OperationId | None = None
     dry_run: bool = False
     removals: list[Removal] = []
+    checkers: list[str] = []
 
 
 class WorkflowSummary(Value):
@@ -333,10 +339,11 @@ class Hooks(Value):
 
 
 class SetupCommand(Value):
-    """A command that runs before each worker; one of the repository file only once its text is approved."""
+    """A command that runs before each worker, or that a merge has to pass; of the repository file once approved."""
 
     command: str
     approved: bool
+    purpose: str = "setup"
 
 
 class SetUp(Value):

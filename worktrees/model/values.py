@@ -293,18 +293,29 @@ class Overlap(Value):
 
 
 class CheckRun(Value):
-    """One run of the check gate on a candidate tree."""
+    """One run of one command of the check gate, on the tree of these jobs merged; without jobs on the branch as it is.
+
+    `exit_code` is 128+n after signal n and 124 when the time was up; `log` is a file with what it printed, beginning
+    and end; `cached` says that it was run before.
+    """
 
     jobs: list[JobId]
     exit_code: int
     seconds: float
+    command: str | None = None
+    tree: Oid | None = None
+    timed_out: bool = False
+    cached: bool = False
+    log: str | None = None
+    sandbox: str = "none"
 
 
 class MergeSpec(Value):
     """What a caller asks of a merge; what is kept of it while a conflict is resolved by hand.
 
     `into` is the branch, by default the one checked out; `author` (`Name <address>`) is that of the jobs' commits;
-    `max_reruns` bounds how many jobs one merge runs again.
+    `max_reruns` bounds how many jobs one merge runs again. `check` are shell commands that what lands has to pass, None
+    for those of the settings; when it does not, `on_red` says whether the rest lands.
     """
 
     into: str | None = None
@@ -317,6 +328,11 @@ class MergeSpec(Value):
     no_commit: bool = False
     author: str | None = None
     max_reruns: int = 5
+    check: list[str] | None = None
+    check_timeout_seconds: float | None = None
+    check_retry: int | None = None
+    check_cache: bool = True
+    on_red: Literal["stop", "skip"] = "stop"
 
 
 class Laid(Value):

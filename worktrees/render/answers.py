@@ -224,13 +224,34 @@ def merged_text(merged: Merged, out: Terminal) -> str:
         if clean:
             lines.append(f"changed by two jobs, and merged: {listed([overlap.path for overlap in clean])}")
     moved = f"{branch} {merged.before[:10]}..{merged.after[:10]}"
+    lines += _check_lines(merged, out)
     if merged.dry_run:
         lines.append("Nothing moved: this was a dry run.")
     elif merged.landed and merged.operation_id:
         lines.append(f"Landed on {moved} as {merged.operation_id}; take it back with: wt undo")
-    elif not any(step.outcome == "conflict" for step in merged.steps):
+    elif not any(step.outcome in {"conflict", "failed-check", "skipped"} for step in merged.steps):
         lines.append(f"Already up to date: {branch} has it all.")
     return "\n".join(lines)
+
+
+def _check_lines(merged: Merged, out: Terminal) -> list[str]:
+    """What the gate said."""
+    check = merged.check
+    if check is None or check.command is None:
+        return []
+    if merged.dry_run:
+        return [f"To be checked before it lands: {one_line(check.command)}"]
+    names = {step.job_id: step.name or step.job_id for step in merged.steps}
+    rows = [
+        (
+            out.paint("passed", "green") if run.exit_code == 0 else out.paint(f"failed ({run.exit_code})", "red"),
+            "known" if run.cached else duration(run.seconds),
+            one_line(run.command or ""),
+            shown(", ".join(names.get(job, job) for job in run.jobs)) or "the branch as it is",
+        )
+        for run in check.runs
+    ]
+    return [table(("CHECK", "TIME", "COMMAND", "JOBS"), rows, out)] if rows else []
 
 
 def recorded_text(recorded: Recorded) -> str:
@@ -344,8 +365,10 @@ def _ranges(lines: Sequence[Lines]) -> str:
 
 def removed_text(removed: Removed, out: Terminal) -> str:
     """Every workspace looked at, then the sum."""
+    verb = "Would remove" if removed.dry_run else "Removed"
+    checkers = [f"{verb} {counted(len(removed.checkers), 'worktree')} of checks."] if removed.checkers else []
     if not removed.removals:
-        return "Nothing to remove."
+        return checkers[0] if checkers else "Nothing to remove."
     rows = [
         (
             shown(removal.name or removal.job_id),
@@ -361,9 +384,9 @@ def removed_text(removed: Removed, out: Terminal) -> str:
     released = [removal for removal in removed.removals if removal.outcome in ("released", "would-release")]
     total = sum(removal.size_bytes or 0 for removal in gone)
     if gone or not released:
-        verb = "Would remove" if removed.dry_run else "Removed"
         what = f"{verb} {counted(len(gone), 'workspace')}" + (f", {size(total)}" if total else "")
         lines.append(what + _back(removed))
+    lines += checkers
     if released:
         verb = "Would release" if removed.dry_run else "Released"
         lines.append(f"{verb} {counted(len(released), 'worktree')}; what somebody else made stays as it is.")
@@ -397,8 +420,10 @@ def setup_text(found: SetUp, out: Terminal) -> str:
     """The commands, or the adopted worktree and what was brought there; findings are among the warnings."""
     lines = []
     if found.commands:
-        rows = [("approved" if item.approved else "waits", one_line(item.command)) for item in found.commands]
-        lines.append(table(("STATE", "COMMAND"), rows, out))
+        rows = [
+            ("approved" if item.approved else "waits", item.purpose, one_line(item.command)) for item in found.commands
+        ]
+        lines.append(table(("STATE", "FOR", "COMMAND"), rows, out))
         if not all(item.approved for item in found.commands):
             lines.append("Those that wait run once you say so: wt setup --approve")
     if found.job is not None:

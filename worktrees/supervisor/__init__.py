@@ -11,6 +11,7 @@ milliseconds, stays below 25 MB, and needs nothing that an upgrade could take aw
     pump     stdout and stderr into events
     life     `run`: one worker from start to exit record
     after    `finish`: what is to be done when a supervisor died before it was through
+    attendant `attend`: a command that dies with its caller, such as a check of a merge
 
 Invariants:
 - It holds the job's `alive` lock (inherited, so there is no moment without) until the kernel drops it.

@@ -1,4 +1,4 @@
-"""`run JOB-DIRECTORY ALIVE READY` and `finish JOB-DIRECTORY ALIVE`; the numbers are inherited descriptors."""
+"""`run JOB-DIRECTORY ALIVE READY`, `finish JOB-DIRECTORY ALIVE`, `attend HOLD RESULT`; numbers are descriptors."""
 
 import os
 import sys
@@ -7,7 +7,13 @@ if __name__ == "__main__":
     # Run by path and isolated: nothing but the standard library and this package can be found.
     sys.path.append(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 
-    mode, job_dir, *descriptors = sys.argv[1:]
+    mode, *words = sys.argv[1:]
+    if mode == "attend":
+        from worktrees.supervisor.attendant import attend
+
+        attend(*map(int, words))
+        sys.exit(0)
+    job_dir, *descriptors = words
     if mode == "run":
         from worktrees.supervisor.life import run
 
