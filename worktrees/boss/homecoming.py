@@ -62,8 +62,8 @@ if TYPE_CHECKING:
 
     from worktrees.gate import Gate
 
-# Plans of one merge, while others land before it.
-_TRIES = 20
+# Plans of one merge, while others land before it: each plan in vain is a landing of somebody else's.
+_TRIES = 64
 # The same where each is checked, which takes its time.
 _CHECKED_TRIES = 5
 
@@ -121,6 +121,7 @@ class Homecoming(Checking):
             self._mend()
             target = landing.find_target(self.repo, spec.into)
             chosen = self._choose(words, workflow, {rerun.rerun_of: rerun.job_id for rerun in reruns})
+            chosen = self._not_yet_in(target, chosen)
             prepared = self._plan_in_order(target, chosen, spec, named=bool(words))
             if spec.on_overlap == "refuse":
                 refuse_if_overlapping(prepared.overlaps)
@@ -219,6 +220,15 @@ class Homecoming(Checking):
             names = listed([f"{job.name or job.job_id} ({job.result or job.state})" for job in left])
             self._notice("left-out", f"not merged: {names}")
         return [job for job in everyone if mergeable(job)]
+
+    def _not_yet_in(self, target: Target, chosen: list[Job]) -> list[Job]:
+        """The jobs whose work is not in the branch; that which was landed there, and not moved out by hand, is."""
+        there = landing.present(self.place, target, {job.job_id for job in chosen}) if chosen else {}
+        for job in chosen:
+            if job.job_id in there:
+                by = there[job.job_id]
+                self._notice("landed-before", f"`{job.name or job.job_id}` is in `{target.branch}` by {by}")
+        return [job for job in chosen if job.job_id not in there]
 
     def _plan_in_order(self, target: Target, chosen: list[Job], spec: MergeSpec, *, named: bool) -> Prepared:
         """The merge in the order asked for; without a wish in one that lands most, where the rest lands anyway."""

@@ -3,8 +3,7 @@
 `place` says where everything is and leads from a workspace back to the boss; `workspace` opens and closes, `private`
 with a repository of the worker's own, `adopted` with worktrees that somebody else made; `entry` is git's side of a
 workspace, `journal` our own; `trash` and `remover` take away in the background; `pool` keeps worktrees that are used
-again; `commits` finds what would die with a
-workspace; `doctor` names damage. Knows no processes and no merging.
+again; `commits` finds what would die with a workspace; `doctor` names damage. Knows no processes and no merging.
 
 Invariants: a workspace stands whole or not at all; the repository never holds half an entry; nothing is removed but
 what was made here and still is what it was; nothing is removed by anybody's `prune`; no git command runs with discovery

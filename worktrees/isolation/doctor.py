@@ -169,6 +169,10 @@ def _strays(place: Place, starts: Mapping[JobId, Oid]) -> Iterator[tuple[Finding
             record = Record(job, path, os.lstat(path).st_ino, starts[job])
             finding = Finding(code="workspace-unrecorded", path=os.fspath(path), message=message)
             yield finding, partial(journal.write_record, place, record)
+        elif job in SLOTS:
+            message = "a worktree of checks that no whole record knows"
+            finding = Finding(code="orphan-workspace", path=os.fspath(path), message=message)
+            yield finding, partial(take_away, place, job, path)
         elif path.is_dir():
             message = "a workspace that no record knows; nothing removes it but you"
             yield Finding(code="orphan-workspace", path=os.fspath(path), message=message), None

@@ -231,7 +231,8 @@ def settle_pending(place: Place, held: Claim) -> bool:
 def take_away(place: Place, job: JobId, path: Path) -> bool:
     """Takes away the directory, if it is ours, git's entry, and our record of it. False: nothing was there."""
     record = journal.record_of(place, job)
-    found = (record is None or is_ours(place, record, path)) and discard(place, path)
+    # A slot of the pool may have lost both its entry and, copied with the repository, its inode.
+    found = (record is None or job in SLOTS or is_ours(place, record, path)) and discard(place, path)
     own = private_repository(path)
     for directory in (entry.aside(place, job), place.entries / job, own):
         found |= discard(place, directory, path.parent if directory == own else None)

@@ -14,7 +14,7 @@ rollback throws away is saved first. Somebody else's `index.lock` is never touch
 """
 
 from worktrees.landing.checkpoint import checkpoint
-from worktrees.landing.flow import land, rollback, undo
+from worktrees.landing.flow import land, present, rollback, undo
 from worktrees.landing.log import damaged, find, landed, operations, record
 from worktrees.landing.target import Target, find_target
 from worktrees.landing.turn import recover
@@ -28,6 +28,7 @@ __all__ = [
     "land",
     "landed",
     "operations",
+    "present",
     "record",
     "recover",
     "rollback",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING
 
 from worktrees.errors import NotFound, Refused
@@ -56,9 +56,24 @@ def land(
             message=message
             or "wt merge: " + ", ".join(step.name or step.job_id for step in plan.steps if step.job_id in jobs),
         )
-        if target.before != plan.before:
+        if target.before != plan.before or present(place, target, set(jobs)):
             raise moved(target, plan.before)
         return held.carry_out(target, draft, start, end)
+
+
+def present(place: Place, target: Target, jobs: Collection[JobId]) -> dict[JobId, OperationId]:
+    """Which of some jobs are in a branch, and by which operation: landed there, and not moved out of it by hand since.
+
+    True for good under the lock alone; so it is asked once before a plan is made, and again by `land`.
+    """
+    history = log.operations(place.state)
+    after = {each.operation_id: each.after for each in history if each.ref == target.ref and each.after != each.before}
+    found = {job: by for job, by in log.landed(history).items() if job in jobs}
+    stands = {
+        by: (commit := after.get(by)) is not None and place.repo.is_ancestor(commit, target.before)
+        for by in set(found.values())
+    }
+    return {job: by for job, by in found.items() if stands[by]}
 
 
 def rollback(place: Place, workflow: Workflow, to: OperationId | None = None) -> Operation:
