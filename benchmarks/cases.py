@@ -103,6 +103,37 @@ def looks(lab: Lab, changes: Sequence[int]) -> Iterator[Case]:
     lab.discard([job])
 
 
+def gates(lab: Lab) -> Case:
+    """One finished job that passes a check which does nothing; taken back after each round."""
+    boss = lab.boss
+    job = boss.spawn(workflow="gate")
+    assert job.workspace
+    lab.edit(Path(job.workspace), 0, 1)
+    boss.settle(job.job_id)
+    merge = ["merge", "--workflow", "gate", "--json"]
+
+    def by(*words: str) -> Side:
+        @contextmanager
+        def side() -> Iterator[Work]:
+            answers: list[bytes] = []
+            yield lambda: answers.append(lab.wt(*merge, *words))
+            assert data(answers[0])["landed"]
+            lab.wt("undo")
+
+        return side
+
+    return Case(
+        "check gate",
+        f"1 result, {lab.files:,} files",
+        {"wt merge": by("--no-check")},
+        {
+            "wt merge --check true": by("--check", "true", "--no-cache"),
+            "the same, known from before": by("--check", "true"),
+            "sh -c true": again(lambda: lab.run("sh", "-c", "true")),
+        },
+    )
+
+
 def listing(lab: Lab, recorded: int) -> Case:
     """Where many recorded jobs stand."""
     lab.record(recorded)

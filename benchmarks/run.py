@@ -22,7 +22,7 @@ from benchmarks import cases, guard, jobs, merging, walls
 from benchmarks.harness import Case, Fact, Outcome, facts_table, machine, measure, table
 from benchmarks.lab import Lab, seal
 
-WITH_GIT = ("spawn", "look", "merge", "overlap", "guard", "list", "help")
+WITH_GIT = ("spawn", "look", "merge", "overlap", "gate", "guard", "list", "help")
 WITHOUT = ("start", "sandbox", "follow", "output", "memory", "wait")
 
 
@@ -50,6 +50,8 @@ def compared(lab: Lab, options: argparse.Namespace) -> Iterator[Case]:
                 yield from merging.overlaps(lab, count)
     if "guard" in chosen:
         yield guard.commits(lab)
+    if "gate" in chosen:
+        yield cases.gates(lab)
     if "help" in chosen:
         yield cases.helping(lab)
     if "list" in chosen:
