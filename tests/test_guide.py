@@ -2,9 +2,11 @@
 
 import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
-from tests.kit import Wt
+from tests.kit import RepoKit, Wt
 from tests.readme import BLOCK, GUIDE, SKILL, play, steady
 from worktrees import guide
 from worktrees.agents import WORKER_CONTRACT
@@ -43,3 +45,17 @@ def test_every_tool_and_command_it_names_is_one() -> None:
 def test_workers_are_told_what_it_says_they_are() -> None:
     quoted = "".join(f"> {line}".rstrip() + "\n" for line in WORKER_CONTRACT.strip().splitlines())
     assert TEXT.endswith(quoted)
+
+
+def test_the_boss_in_python_does_what_it_says(repo: RepoKit) -> None:
+    words = ["echo one > one.txt", "sed -i '1s/.*/two/' README.md", "sed -i '1s/.*/three/' README.md", "exit 3"]
+    boss = GUIDE.parent / "boss.py"
+    done = subprocess.run(
+        [sys.executable, "-P", boss, *words], cwd=repo.path, capture_output=True, text=True, check=False, timeout=120
+    )
+    assert done.returncode == 1, done.stderr
+    assert "part-4 failed" in done.stdout
+    assert "again: landed" in done.stdout
+    assert repo.read("one.txt") == b"one\n"
+    assert repo.read("README.md").splitlines()[0] in {b"two", b"three"}
+    assert len(boss.read_text(encoding="utf-8").partition("def main")[2].splitlines()) < 30
