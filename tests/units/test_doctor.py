@@ -17,7 +17,7 @@ from worktrees.boss import Boss
 from worktrees.config import Settings
 from worktrees.git import discover
 from worktrees.isolation import Place, place
-from worktrees.model import Diagnosis, Finding
+from worktrees.model import Finding
 from worktrees.store import identity
 
 DEAD = 4_194_303  # the highest pid a Linux gives, and so hardly ever does
@@ -234,7 +234,8 @@ def test_a_lock_let_go_while_we_look_is_nobodys(bench: Bench, monkeypatch: pytes
         return False
 
     monkeypatch.setattr("worktrees.boss.diagnosis.is_alive", ended)
-    assert bench.boss.doctor(fix=True) == Diagnosis()
+    found = bench.boss.doctor(fix=True)
+    assert (found.findings, found.mended) == ([], [])
 
 
 def test_what_a_second_look_does_not_see_is_nothing(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
