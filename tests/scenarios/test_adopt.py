@@ -81,7 +81,7 @@ def test_a_worktree_is_adopted_worked_in_merged_and_released(repo: RepoKit, wt: 
     assert state(feature, entry) == before
     assert wt("clean", status=0).stdout == "Nothing to remove.\n"
     assert repo.text("-C", feature, "log", "--format=%s", "-1") == "their own commit"
-    assert wt("doctor", status=0).stdout == "All is well.\n"
+    assert wt("doctor", status=0).stdout.startswith("All is well.\n")
 
 
 def test_nothing_changes_in_what_is_adopted(repo: RepoKit, wt: Wt, feature: Path) -> None:
@@ -383,7 +383,7 @@ def test_a_worktree_that_is_gone_is_named_and_let_go_of(repo: RepoKit, wt: Wt, f
     assert wt("diff", "f", "--json", status=4).code == "no-workspace"
     wt("drop", "f", status=0)
 
-    assert wt("doctor", status=0).stdout == "All is well.\n"
+    assert wt("doctor", status=0).stdout.startswith("All is well.\n")
     (gone,) = wt("list", "--all", "--json", status=0).data["jobs"]
     assert (gone["jobId"], gone["workspace"], gone["verified"]) == (job["jobId"], None, False)
     repo.git("worktree", "add", "-q", feature, "feature")

@@ -484,7 +484,7 @@ def _make_workspace(
             workspace.path,
             job.baseline,
             directory / "index",
-            seed=seed if is_new and seed.exists() else None,
+            seed=seed if spec.continues is None and seed.exists() else None,
             brought=None if is_new else provision.paths,
         )
         fingerprint = changes.fingerprint(place.repo, workspace.path, workspace.git_dir)
