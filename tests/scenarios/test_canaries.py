@@ -305,7 +305,11 @@ def test_s31_no_settings_of_the_shared_configuration_run(repo: RepoKit, tmp_path
         assert not [word for word in refused if "usage" in word]
 
 
-def test_s31_filters_that_came_with_damage_do_nothing_until_the_boss_has_looked(repo: RepoKit, tmp_path: Path) -> None:
+@pytest.mark.parametrize("attributes", [".git/info/attributes", ".gitattributes"])
+def test_s31_filters_that_came_with_damage_do_nothing_until_the_boss_has_looked(
+    repo: RepoKit, tmp_path: Path, attributes: str
+) -> None:
+    """Whether the attributes that select one came beside the repository, or in a change that lands."""
     repo.git("config", "filter.honest.smudge", "tr a-z A-Z")
     repo.git("config", "filter.honest.clean", "tr A-Z a-z")
     repo.write(".gitattributes", "*.loud filter=honest\n")
@@ -315,7 +319,8 @@ def test_s31_filters_that_came_with_damage_do_nothing_until_the_boss_has_looked(
     ground.configure(f"filter.evil.smudge={ground.program('evil')}", "filter.evil.required=true")
     (ground.honest_tree / "a.loud").write_text("SAID\n")
     (ground.honest_tree / "b.quiet").write_text("said\n")
-    (ground.common / "info/attributes").write_text("*.quiet filter=evil\n")
+    selected = repo.path / attributes if "info" in attributes else ground.honest_tree / attributes
+    selected.write_text("*.loud filter=honest\n*.quiet filter=evil\n")
     assert boss.settle(ground.worker).quarantined
     assert not boss.notices
     boss.settle(ground.honest)
@@ -332,3 +337,32 @@ def test_s31_filters_that_came_with_damage_do_nothing_until_the_boss_has_looked(
     assert trust.review(boss.place) == ([], [])
     ground.configure("filter.later.smudge=cat")
     assert boss.place.repo.git("config", "filter.evil.smudge").text == str(ground.program("evil"))
+
+
+def test_s31_filters_that_a_change_selects_do_what_they_do_in_a_git_merge(repo: RepoKit, tmp_path: Path) -> None:
+    """One that nobody defines does nothing, one of the user's own configuration works, on what was there before too."""
+    repo.write("old.loud", "said before\n")
+    base = repo.commit("base")
+    settings = {"filter.honest.smudge": "tr a-z A-Z", "filter.honest.clean": "tr A-Z a-z"}
+    boss = Boss(repo.path)
+    for name, value in settings.items():
+        repo.git("config", name, value)
+    job = boss.spawn()
+    tree = Path(str(job.workspace))
+    (tree / ".gitattributes").write_text("*.loud filter=honest\n*.quiet filter=nowhere\n")
+    (tree / "new.loud").write_text("said\n")
+    (tree / "new.quiet").write_text("said\n")
+    boss.settle(job.job_id)
+    merged = boss.merge(job.job_id)
+    # The same by git, in a clone that has the same settings.
+    plain = RepoKit(tmp_path / "plain")
+    repo.git("clone", "--quiet", repo.path, plain.path)
+    for name, value in settings.items():
+        plain.git("config", name, value)
+    plain.git("reset", "--quiet", "--hard", base)
+    plain.git("merge", "--quiet", "--no-ff", "-m", "x", f"{merged.after}^2")
+    assert plain.tree() == repo.tree()
+    names = ("new.loud", "new.quiet", "old.loud")
+    assert [repo.read(name) for name in names] == [plain.read(name) for name in names]
+    assert repo.read("new.loud") == b"SAID\n"
+    assert repo.git("status", "--porcelain") == plain.git("status", "--porcelain")

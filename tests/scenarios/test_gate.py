@@ -161,6 +161,34 @@ def test_s27_nothing_is_checked_where_a_conflict_stops_it(bench: Bench) -> None:
     assert bench.runs() == []
 
 
+def test_s27_what_was_resolved_by_hand_is_checked_before_it_lands(bench: Bench) -> None:
+    repo = bench.repo
+    bench.job("one", "one\n")
+    two = bench.job("two", "two\n")
+    check = bench.counting("! grep -x bad README.md")
+    before = repo.fingerprint()
+    place = Path(bench.merge("--on-conflict", "manual", "--check", check, status=3).data["resolveIn"])
+    assert bench.runs() == []
+
+    def resolved(text: str, status: int) -> Answer:
+        (place / "README.md").write_text(text)
+        repo.git("add", "README.md", cwd=place)
+        return bench.merge("--continue", status=status)
+
+    red = resolved("bad\n", 1)
+    assert (red.code, red.data["check"]["culprits"]) == ("check-failed", [two])
+    assert red.json["error"]["hint"].endswith("resolve it better, then: wt merge --continue")
+    assert repo.fingerprint() == before
+    # It still waits, with what was resolved so far.
+    assert bench.merge(status=4).code == "operation-in-progress"
+    assert (place / "README.md").read_text() == "bad\n"
+    green = resolved("good\n", 0)
+    assert bench.outcomes(green) == {"one": "landed", "two": "landed"}
+    assert green.data["check"]["runs"][-1]["tree"] == repo.text("rev-parse", "HEAD^{tree}")
+    assert repo.read("README.md") == b"good\n"
+    assert not place.exists()
+
+
 def test_s27_a_flaky_check_may_be_given_another_try(bench: Bench, tmp_path: Path) -> None:
     bench.job("one")
     flag = shlex.quote(str(tmp_path / "flag"))
@@ -323,8 +351,17 @@ def test_s27_a_check_runs_behind_the_same_walls_as_a_worker(bench: Bench, tmp_pa
         pytest.skip(f"no sandbox can be put up here, only {found}")
     bench.job("one")
     outside = shlex.quote(str(bench.repo.path / "escaped"))
-    check = f"echo x > inside.txt && ! echo x > {outside} && ! ls .git/wt-state/workflows/* && git status --short"
-    answer = bench.wt("merge", "--check", check, "--json", env={"WT_SANDBOX": None}, status=0)
+    # What the user lets workers write, checks may write too.
+    home = Path(os.environ["HOME"])
+    (home / "shared").mkdir()
+    (home / "closed").mkdir()
+    check = (
+        f"echo x > inside.txt && ! echo x > {outside} && ! ls .git/wt-state/workflows/* && git status --short && "
+        "echo x > ~/shared/noted && ! echo x > ~/closed/noted"
+    )
+    env = {"WT_SANDBOX": None, "WT_SANDBOX_WRITABLE": "~/shared"}
+    answer = bench.wt("merge", "--check", check, "--json", env=env, status=0)
+    assert (os.listdir(home / "shared"), os.listdir(home / "closed")) == (["noted"], [])
     (run,) = answer.data["check"]["runs"]
     assert (run["exitCode"], run["sandbox"]) == (0, found[0])
     assert not (bench.repo.path / "escaped").exists()

@@ -39,7 +39,8 @@ class ByHand(Homecoming):
         self._boss_only("merge --continue")
         self._mend()
         with self._alone("continue a merge"):
-            merging = integration.take(self.place, integration.required(self.state))
+            waiting = integration.required(self.state)
+            merging = integration.take(self.place, waiting)
             chosen = [jobs.load(self.state, job_id) for job_id in merging.jobs]
             words = [job.job_id for job in chosen if not (job.landed_by or job.dropped_by)]
             left = [job.name or job.job_id for job in chosen if job.job_id not in words]
@@ -50,10 +51,15 @@ class ByHand(Homecoming):
             wishes = merging.spec.model_dump(include=set(MergeSpec.model_fields))
             wishes |= {"into": merging.ref, "order": "given", "on_conflict": "manual"}
             self._resuming = merging
+            landed = False
             try:
                 merged = self.merge(*words, **wishes, **more)
+                landed = merged.landed
             finally:
                 self._resuming = None
+                if not landed and integration.load(self.state) == merging:
+                    # Refused, or red: what is in the integration worktree may be edited, and counts the next time.
+                    integration.write(self.place, waiting)
                 self.notices[:0] = notices
             if left:
                 self._notice("left-out", f"landed or dropped meanwhile: {listed(left)}")

@@ -115,14 +115,13 @@ def _resolved(session: Session, jobs: tuple[str, ...], *, abort: bool, both: boo
         word = "--abort" if abort else "--continue"
         raise Usage(f"`{word}` stands alone: the merge that waits knows its jobs", hint=f"wt merge {word}")
     boss = session.boss()
-    return _answer(
-        session,
-        boss.merge_abort() if abort else boss.merge_continue(narrate=session.narrate, hear=session.pass_on),
-    )
+    if abort:
+        return _answer(session, boss.merge_abort())
+    return _answer(session, boss.merge_continue(narrate=session.narrate, hear=session.pass_on), by_hand=True)
 
 
-def _answer(session: Session, merged: Merged) -> int:
-    error = _conflict(merged) or _red(merged)
+def _answer(session: Session, merged: Merged, *, by_hand: bool = False) -> int:
+    error = _conflict(merged) or _red(merged, by_hand=by_hand)
     if session.json:
         return session.answer(merged, error=error)
     from worktrees.render.answers import merged_text
@@ -156,8 +155,8 @@ def _conflict(merged: Merged) -> Conflicted | None:
     return Conflicted(said, hint=hint, details={"steps": [step.dump() for step in steps]})
 
 
-def _red(merged: Merged) -> HonestNo | None:
-    """The error of a merge that did not pass its check."""
+def _red(merged: Merged, *, by_hand: bool) -> HonestNo | None:
+    """The error of a merge that did not pass its check; one that goes on `by_hand` waits for another resolution."""
     check = merged.check
     if check is None or not (check.culprits or check.branch_fails):
         return None
@@ -167,11 +166,16 @@ def _red(merged: Merged) -> HonestNo | None:
     who = f"{listed(names)} {'fails' if len(names) == 1 else 'fail'}" if names else f"`{merged.branch}` itself fails"
     rest = bool(names) and not merged.landed and len(merged.steps) > len(names)
     known = all(run.cached for run in failed)
-    look = "run it again: wt merge --no-cache" if known else f"look at `{os.path.relpath(last.log or '')}`"
+    log = f"look at `{os.path.relpath(last.log or '')}`"
+    hint = "run it again: wt merge --no-cache" if known else log
+    if by_hand:
+        hint = f"{log}, resolve it better, then: wt merge --continue"
+    elif rest:
+        hint += ", or land the rest: wt merge --on-red skip"
     return HonestNo(
         f"{who} the check `{last.command}`" + ("" if merged.landed else "; nothing moved"),
         code="check-failed",
-        hint=look + (", or land the rest: wt merge --on-red skip" if rest else ""),
+        hint=hint,
         details={"culprits": check.culprits, "branchFails": check.branch_fails, "log": last.log},
     )
 

@@ -5,7 +5,8 @@ own `gc`, `pack-refs` and `branch -d` fail. So a ref goes by git's protocol, und
 
 1. `packed-refs.lock`, only where the ref is packed: a hard link to a file that reads `wt`, with a `flock` on it. It
    counts as long as that is held; after our death whoever comes next takes it away
-2. `packed-refs` is replaced whole, without the ref; the lock goes
+2. `packed-refs` is replaced whole, without the ref; the lock goes, and both are on disk before it goes on: a lock that
+   comes back after a power cut would stop the user's `gc`
 3. the ref's own lock, its file, its reflog, the lock; directories that are empty now
 
 Nobody but us writes these refs, so a lock on one of them that stays the same for longer than any git command takes was
@@ -152,11 +153,13 @@ def _packed_lock(common_dir: Path) -> Iterator[None]:
     try:
         fcntl.flock(fd, fcntl.LOCK_EX)
         os.write(fd, _OURS)
+        os.fsync(fd)  # a power cut may leave the lock, and it must still say whose it is
         _wait_for(lock, lambda: _link(aside, lock) or (break_dead_packed(common_dir) and _link(aside, lock)))
         try:
             yield
         finally:
             lock.unlink(missing_ok=True)
+            _sync(common_dir)  # what was replaced under the lock, and that it is gone
     finally:
         aside.unlink(missing_ok=True)
         os.close(fd)
@@ -196,7 +199,7 @@ def _link(aside: Path, lock: Path) -> bool:
 
 
 def _replace(path: Path, content: bytes) -> None:
-    """Replaces a file of git's whole and durable, with the mode it has."""
+    """Replaces a file of git's whole, with the mode it has; durable once its directory is synced."""
     fresh, fd = _aside(path.parent)
     try:
         os.fchmod(fd, path.stat().st_mode & 0o777)
@@ -210,8 +213,11 @@ def _replace(path: Path, content: bytes) -> None:
         raise
     finally:
         os.close(fd)
-    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+
+def _sync(directory: Path) -> None:
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        os.fsync(directory)
+        os.fsync(fd)
     finally:
-        os.close(directory)
+        os.close(fd)

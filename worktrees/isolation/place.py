@@ -76,8 +76,10 @@ def place(repo: Repo, settings: Settings) -> Place:
     Raises: Usage when workspaces would lie inside the repository.
     """
     from worktrees.git import ObjectStore
+    from worktrees.git.torn import put_torn_aside
 
     state = State(repo.common_dir)
+    put_torn_aside(state.store)
     return Place(repo, state, ObjectStore(state.store), _root(repo, settings.worktrees_directory))
 
 

@@ -137,7 +137,6 @@ def _confinement(
 ) -> Confinement:
     repo, state = place.repo, place.state
     workflow = state.workflows / job.workflow_id
-    home = environment.get("HOME") or "/"
     # One of its own may be written, read-only access or not: nothing of it is anybody's work.
     own = [private_repository(workspace)] if job.isolation == "private" else []
     ours = [path for path in (repo.work_tree, repo.main_work_tree, repo.common_dir, place.root) if path is not None]
@@ -151,14 +150,20 @@ def _confinement(
         shown=[state.job_dir(job.workflow_id, job.job_id), workflow / "workflow.json", workflow / "board"],
         writable=[
             *own,
-            *(
-                os.path.join(home, path.removeprefix("~").lstrip("/")) if path.startswith("~") else path
-                for path in settings.sandbox_writable
-            ),
+            *_named(settings, environment),
         ],
         kept=ours,
         kept_files=[repository / "config" for repository in own],
     )
+
+
+def _named(settings: Settings, environment: Mapping[str, str]) -> list[str]:
+    """The places the user lets workers write, `~` being the home that they have."""
+    home = environment.get("HOME") or "/"
+    return [
+        os.path.join(home, path.removeprefix("~").lstrip("/")) if path.startswith("~") else path
+        for path in settings.sandbox_writable
+    ]
 
 
 def _cache(place: Place, environment: Mapping[str, str]) -> Path | None:
@@ -214,7 +219,7 @@ def wrapped(
         network=settings.network,
         visible=ours,
         empty=[place.state.workflows, place.state.root / "locks"],
-        writable=[*settings.sandbox_writable, *([cache] if cache is not None else [])],
+        writable=[*_named(settings, environment), *([cache] if cache is not None else [])],
         kept=ours,
     )
     added = sandbox.tool_caches(os.fspath(cache), environment) if cache is not None else {}
