@@ -38,8 +38,8 @@ def test_land_moves_branch_index_and_files(desk: Desk) -> None:
     assert kit.text("status", "--porcelain") == "?? notes.txt"
     assert kit.read("src/new.py") == b"new\n"
     assert not (kit.path / "docs").exists()
-    assert kit.text("reflog", "-1", "--format=%gs") == "wt merge: one"
-    assert kit.text("reflog", "-1", "--format=%gs", "main") == "wt merge: one"
+    assert kit.text("reflog", "-1", "--format=%gs") == "wt merge: one (op-000001)"
+    assert kit.text("reflog", "-1", "--format=%gs", "main") == "wt merge: one (op-000001)"
     assert kit.head("main@{1}") == before
     assert not (kit.path / ".git/index.lock").exists()
     assert [each.name for each in desk.place.state.operations.iterdir()] == ["000001.json"]

@@ -1,7 +1,7 @@
 """The verbs that bring work home: merge, rollback, undo, and the log of what they did.
 
 A merge goes in stages, each one method: choose the jobs, plan in memory, deal with conflicts as asked, pass the check
-gate, land. Nothing has moved before the last; when somebody landed in between, all of it is done again, and said so.
+gate, sign, land. Nothing has moved before the last; when somebody landed in between, all is done again, and said so.
 
 What a conflict leads to (`on_conflict`):
 
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from worktrees import changes, config, jobs, landing
 from worktrees.boss import hiring
-from worktrees.boss.checking import Checking
+from worktrees.boss.accompaniment import Accompaniment
 from worktrees.boss.judgement import (
     candidate,
     merge_spec,
@@ -88,7 +88,7 @@ class Prepared(NamedTuple):
         return not self.stopped and self.plan.after != self.plan.before
 
 
-class Homecoming(Checking):
+class Homecoming(Accompaniment):
     """How the jobs' work gets into the branch, and out of it again."""
 
     def merge(
@@ -138,6 +138,9 @@ class Homecoming(Checking):
             prepared, check = self._pass(gate, prepared, spec)
             if not prepared.moves:
                 return self._merged(prepared, check=check, reruns=reruns)
+            if spec.run_hooks:
+                self._refuse_hooks(prepared.target, prepared.plan)
+            prepared = prepared._replace(plan=self._signed(prepared.plan, prepared.jobs, spec))
             try:
                 operation = self._land(prepared, spec)
             except Refused as error:
@@ -148,6 +151,8 @@ class Homecoming(Checking):
                         narrate(f"{error.message}; planning and checking again")
                     continue
                 raise
+            if spec.run_hooks:
+                self._run_hook(prepared.target, narrate)
             return self._merged(prepared, operation, check=check, reruns=reruns)
         raise AssertionError  # the last try returns or raises
 

@@ -121,6 +121,8 @@ def merge_spec(wishes: Mapping[str, Any], settings: Settings) -> MergeSpec:
         person(spec.author)
     if spec.max_reruns < 1:
         raise Usage(f"at least one job must be allowed to run again, not {spec.max_reruns}", hint="--max-reruns 1")
+    if spec.run_hooks and spec.no_commit:
+        raise Usage("`--run-hooks` and `--no-commit` exclude each other: nothing is merged yet", hint="wt merge --help")
     return spec
 
 

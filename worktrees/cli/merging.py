@@ -74,6 +74,10 @@ if TYPE_CHECKING:
 )  # fmt: skip
 @click.option("--into", metavar="BRANCH", help="Another branch than the one checked out here.")
 @click.option("--author", metavar="WHO", help="`Name <address>` of the jobs' commits (default: you, or the setting).")
+@click.option(
+    "--gpg-sign/--no-gpg-sign", default=None, help="Sign the commits, or not (default: `commit.gpgSign`, as git would)."
+)
+@click.option("--run-hooks", is_flag=True, help="Run your `post-merge` hook after the landing, in the checkout.")
 @workflow_option
 @jobs_argument()
 def merge(

@@ -258,6 +258,18 @@ class Repo:
             pairs.append((os.fsdecode(name), os.fsdecode(value)))
         return pairs
 
+    def own_setting(self, name: str, kind: str) -> str | None:
+        """What the user's configuration says under a name that our own calls override; `kind` as git's `--type`."""
+        pattern = f"^{re.escape(name.lower())}$"
+        done = self.git(
+            "config", "--includes", "--show-scope", "--null", f"--type={kind}", "--get-regexp", pattern, expect=(0, 1)
+        )
+        found = None
+        for scope, record in zip(done.records[::2], done.records[1::2], strict=True):
+            if scope != b"command":
+                found = os.fsdecode(record.partition(b"\n")[2])
+        return found
+
     def promisor_settings(self) -> list[tuple[str, str]]:
         """What a partial clone needs to fetch the objects it left out; empty for a full one."""
         pairs = self.settings(r"^(extensions\.partialclone$|remote\..*\.(url|promisor|partialclonefilter)$)")

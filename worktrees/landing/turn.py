@@ -229,13 +229,11 @@ def _over(operation: Operation, state: OperationState) -> Operation:
 
 
 def _reason(operation: Operation) -> str:
-    """What the reflog says."""
-    message = (operation.message or operation.operation_id).split("\n", 1)[0]
-    return (
-        message
-        if message.startswith("wt ")
-        else f"wt {operation.kind}: {message.removeprefix(operation.kind).lstrip()}"
-    )
+    """What the reflog says: what was done, and by which operation."""
+    message = (operation.message or "").split("\n", 1)[0]
+    if not message.startswith("wt "):
+        message = f"wt {operation.kind}: {message.removeprefix(operation.kind).lstrip()}"
+    return f"{message} ({operation.operation_id})"
 
 
 def _move_branch(place: Place, target: Target, operation: Operation) -> None:

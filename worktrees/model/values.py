@@ -315,7 +315,8 @@ class MergeSpec(Value):
 
     `into` is the branch, by default the one checked out; `author` (`Name <address>`) is that of the jobs' commits;
     `max_reruns` bounds how many jobs one merge runs again. `check` are shell commands that what lands has to pass, None
-    for those of the settings; when it does not, `on_red` says whether the rest lands.
+    for those of the settings; when it does not, `on_red` says whether the rest lands. `gpg_sign` says whether commits
+    are signed, None for what git's configuration says; `run_hooks` runs the user's `post-merge` hook afterwards.
     """
 
     into: str | None = None
@@ -333,6 +334,8 @@ class MergeSpec(Value):
     check_retry: int | None = None
     check_cache: bool = True
     on_red: Literal["stop", "skip"] = "stop"
+    gpg_sign: bool | None = None
+    run_hooks: bool = False
 
 
 class Laid(Value):
