@@ -12,7 +12,7 @@ from worktrees.schema import ANSWERS, document
 
 FOSSIL = Path(__file__).parent / "fossils" / "1" / "schema.json"
 SESSION = """
-    guide | version | config | setup | schema
+    guide | version | config | agents | setup | schema
     completion bash | list | status | log | doctor | workflow list | overlap | merge
     spawn --name one --task work -- sh -c 'echo said; echo one >> src/app.py; echo x > x.log'
     spawn --name two -- sh -c 'echo two >> src/app.py; exit 3'
@@ -24,6 +24,7 @@ SESSION = """
     drop two | restore two | clean -n --all | clean --all | restore one | cancel one | workflow list --all
     spawn --count 2 --name many -- true | spawn --count 2 --name many -- true | wait --timeout 20 | drop many-1 many-2
     spawn --workflow other --name other | cancel other | workflow close other | undo | doctor --fix
+    mcp | hook claude-create < '{"name": "hooked"}' | hook claude-remove < '{"worktree_path": "/nowhere"}'
     install codex -n | install claude | install claude --uninstall
     nonsense | list --nonsense | status nobody | diff | merge nobody | undo 99 | rollback --to 99 | -C nowhere list
 """
@@ -37,8 +38,9 @@ def answers(wt: Wt) -> list[Answer]:
     for line in SESSION.strip().splitlines():
         for command in line.split("|"):
             words = shlex.split(command)
+            words, said = (words[:-2], words[-1]) if "<" in words else (words, None)
             at = words.index("--") if "--" in words else len(words)
-            found.append(wt(*words[:at], "--json", *words[at:]))
+            found.append(wt(*words[:at], "--json", *words[at:], input=said))
     return found
 
 
@@ -57,7 +59,7 @@ def test_every_answer_has_the_shape_it_should(repo: RepoKit, wt: Wt) -> None:
             seen[envelope["command"]] = seen.get(envelope["command"], 0) + 1
 
     assert not bad, "\n".join(bad)
-    assert ANSWERS.keys() - seen.keys() == {"demo"}  # see test_demo
+    assert ANSWERS.keys() - seen.keys() == {"demo", "mcp"}  # see test_demo; the other serves
 
 
 def test_the_schema_is_a_schema() -> None:

@@ -40,7 +40,7 @@ from worktrees.model import (
 )
 from worktrees.render.envelope import SCHEMA
 
-ANSWERS: dict[str, type[Value]] = {
+ANSWERS: dict[str, type[Value] | None] = {
     "agents": Agents,
     "cancel": Jobs,
     "clean": Removed,
@@ -52,6 +52,8 @@ ANSWERS: dict[str, type[Value]] = {
     "drop": Removed,
     "events": EventPage,
     "guide": Text,
+    "hook claude-create": Jobs,
+    "hook claude-remove": Removed,
     "hooks install": Hooks,
     "hooks status": Hooks,
     "hooks uninstall": Hooks,
@@ -60,6 +62,7 @@ ANSWERS: dict[str, type[Value]] = {
     "list": Jobs,
     "log": OperationLog,
     "logs": Logs,
+    "mcp": None,  # serves, and answers only a refusal
     "merge": Merged,
     "overlap": Overlaps,
     "restore": Jobs,
@@ -80,7 +83,7 @@ ANSWERS: dict[str, type[Value]] = {
 
 def document() -> dict[str, Any]:
     """The schema of one answer, with the lines of `--jsonl` and `--from-file` as further definitions."""
-    models: set[type[Value]] = {*ANSWERS.values(), Notice, Event}
+    models: set[type[Value]] = {*filter(None, ANSWERS.values()), Notice, Event}
     places, found = models_json_schema([(model, "serialization") for model in models], by_alias=True)
     asked, inputs = models_json_schema([(JobSpec, "validation")], by_alias=True)
     del asked
@@ -88,9 +91,10 @@ def document() -> dict[str, Any]:
     by_command = [
         {
             "if": {"properties": {"command": {"const": command}}},
-            "then": {"properties": {"data": {"anyOf": [places[model, "serialization"], {"type": "null"}]}}},
+            "then": {"properties": {"data": {"anyOf": [*shape, {"type": "null"}]}}},
         }
         for command, model in ANSWERS.items()
+        for shape in [[places[model, "serialization"]] if model else []]
     ]
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",

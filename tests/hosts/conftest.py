@@ -21,6 +21,18 @@ def claude_program() -> Path:
     return installed("claude")
 
 
+@pytest.fixture(scope="session")
+def inspector_program() -> Path:
+    """The directory with the MCP Inspector."""
+    return installed("inspector")
+
+
+@pytest.fixture(scope="session")
+def conformance_program() -> Path:
+    """The directory with the MCP conformance suite, and the Node it needs."""
+    return installed("conformance")
+
+
 @pytest.fixture
 def model() -> Iterator[Model]:
     """A scripted model; tell it what to say with `model.play`."""

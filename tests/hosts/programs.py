@@ -9,7 +9,13 @@ from pathlib import Path
 
 import pytest
 
-VERSIONS = {"codex": "@openai/codex@0.171.0", "claude": "@anthropic-ai/claude-code@2.1.197"}
+VERSIONS = {
+    "codex": "@openai/codex@0.171.0",
+    "claude": "@anthropic-ai/claude-code@2.1.197",
+    "inspector": "@modelcontextprotocol/inspector@0.15.0",
+    # It calls `globSync`, which the Node of most machines has not, so it gets one of its own.
+    "conformance": "@modelcontextprotocol/conformance@0.1.16 node@22",
+}
 # Taken when this is loaded: a test has a HOME of its own.
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "worktrees-tests" / "hosts"
 _INSTALL_SECONDS = 300
@@ -42,7 +48,7 @@ enabled = false
 def installed(name: str) -> Path:
     """The directory with a program, installed when it is not there yet; skips the test where it cannot be."""
     package = VERSIONS[name]
-    place = CACHE / package.replace("/", "-")
+    place = CACHE / package.replace("/", "-").replace(" ", "+")
     program = place / "node_modules" / ".bin"
     CACHE.mkdir(parents=True, exist_ok=True)
     with (CACHE / "lock").open("w") as lock:
@@ -50,10 +56,10 @@ def installed(name: str) -> Path:
         if not (place / "complete").exists():
             if shutil.which("npm") is None:
                 pytest.skip(f"{name}: npm is not installed, so `{package}` cannot be")
-            words = ["npm", "install", "--prefix", str(place), "--no-audit", "--no-fund", "--loglevel=error", package]
+            words = ["npm", "install", "--prefix", str(place), "--no-audit", "--no-fund", "--loglevel=error"]
             try:
                 done = subprocess.run(
-                    words,
+                    [*words, *package.split()],
                     stdin=subprocess.DEVNULL,
                     capture_output=True,
                     text=True,

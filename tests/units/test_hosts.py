@@ -142,6 +142,16 @@ def test_codex_waits_for_the_server_and_may_call_it(repo: RepoKit, wt: Wt) -> No
     assert path.read_text(encoding="utf-8") == "= x\n"
 
 
+def test_a_worker_installs_nothing_and_reads_the_guide(repo: RepoKit, wt: Wt, tmp_path: Path) -> None:
+    workspace = wt("spawn", "--name", "mine", "--json", status=0).data["jobs"][0]["workspace"]
+    for standing, env in ((workspace, {}), (tmp_path, {"WT_JOB": "j-aaaaaaaa"})):
+        for words in (["codex"], ["claude", "--project"], ["gemini", "--uninstall"]):
+            assert wt("install", *words, "--json", cwd=standing, env=env).code == "not-boss"
+        assert wt("guide", cwd=standing, env=env, status=0).stdout == guide.text()
+    assert not Path.home().joinpath(".codex").exists()
+    assert not Path(workspace, ".mcp.json").exists()
+
+
 def test_somebody_elses_worktree_provider_stays(repo: RepoKit, wt: Wt) -> None:
     path = repo.path / ".claude" / "settings.json"
     path.parent.mkdir()

@@ -20,6 +20,7 @@ from tests.kit import Gate, RepoKit, Wt, eventually
 from tests.readme import GUIDE
 from worktrees.boss import Boss
 from worktrees.errors import Usage
+from worktrees.mcp import verbs
 from worktrees.mcp.address import parsed
 from worktrees.mcp.ground import call_key
 from worktrees.mcp.server import build
@@ -225,6 +226,61 @@ def test_a_conflict_is_an_answer_and_moves_nothing(repo: RepoKit, wt: Wt) -> Non
         assert (await host("wt_drop", jobIds=["two"]))["removals"][0]["outcome"] == "removed"
 
     inside(repo, story)
+
+
+def test_a_conflict_may_lead_back_to_the_start_and_no_call_waits_for_workers(repo: RepoKit, wt: Wt) -> None:
+    for name in ("one", "two"):
+        wt("spawn", "--name", name, "--", "sh", "-c", f"echo {name} > README.md", status=0)
+    wt("wait", status=0)
+    start = repo.head()
+
+    async def story(host: Host) -> None:
+        for policy, words in (
+            ("rerun", "longer than a call may last"),
+            ("manual", "longer"),
+            ("x", "is no onConflict"),
+        ):
+            with pytest.raises(Refusal, match=words) as refused:
+                await host("wt_merge", onConflict=policy)
+            assert refused.value.code == "usage"
+        assert (await host("wt_merge", jobIds=["one"]))["landed"]
+        landed = repo.head()
+        assert landed != start
+        merged = await host("wt_merge", onConflict="rollback")
+        assert (merged["landed"], repo.head()) == (False, start)
+        assert merged["rolledBackBy"] in merged["hint"]
+        await host("wt_undo", operation=merged["rolledBackBy"])
+        assert repo.head() == landed
+
+    inside(repo, story)
+
+
+def test_checks_of_a_merge_are_run_and_never_outlast_the_call(
+    repo: RepoKit, wt: Wt, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("good", "bad"):
+        wt("spawn", "--name", name, "--", "sh", "-c", f"echo {name} > {name}.txt", status=0)
+    wt("wait", status=0)
+    head = repo.head()
+
+    async def story(host: Host) -> None:
+        merged = await host("wt_merge", check=["test -e good.txt", "test ! -e bad.txt"])
+        assert (merged["landed"], repo.head()) == (False, head)
+        assert [run["command"] for run in merged["check"]["runs"]][:2] == ["test -e good.txt", "test ! -e bad.txt"]
+        assert "bad did not pass" in merged["hint"]
+        with monkeypatch.context() as patched:
+            patched.setattr(verbs, "CHECK_SECONDS", 1.0)
+            with pytest.raises(Refusal) as refused:  # the first is known from before, the second waits for ever
+                await host("wt_merge", check=["test -e good.txt", gate.shell()])
+        assert refused.value.code == "check-outlasts"
+        assert "nothing has moved" in str(refused.value)
+        assert repo.head() == head
+        merged = await host("wt_merge", check=["test ! -e bad.txt"], onRed="skip")
+        assert merged["landed"]
+        assert {step["name"]: step["outcome"] for step in merged["steps"]} == {"good": "landed", "bad": "failed-check"}
+
+    inside(repo, story)
+    assert repo.read("good.txt") == b"good\n"
 
 
 # ------------------------------------------------------------------------------------------------------------ jobs

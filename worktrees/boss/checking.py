@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Literal
 
 from worktrees import setup
@@ -48,6 +49,7 @@ class Checking(Footing):
             timeout_seconds=spec.check_timeout_seconds or self.settings.check_timeout_seconds,
             retry=self.settings.check_retry if spec.check_retry is None else spec.check_retry,
             cache=spec.check_cache,
+            deadline=None if spec.check_within_seconds is None else time.monotonic() + spec.check_within_seconds,
         )
         walls = Walls(confinement.level(self.state, self.settings), confinement.wrapped)
         return Gate(self.place, self.settings, rules, walls, Told(narrate, hear))

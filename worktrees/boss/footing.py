@@ -25,6 +25,15 @@ if TYPE_CHECKING:
     from worktrees.model import Merging, Resolved
 
 
+def not_boss(verb: str, worker: str) -> Refused:
+    """What a worker hears that asks for what is the boss's."""
+    return Refused(
+        f"`{verb}` is the boss's alone, and this is the worker of `{worker}`",
+        code="not-boss",
+        hint="leave the changes in the files, the boss merges them; look at them with: wt diff",
+    )
+
+
 class Footing:
     """The ground of `Boss`: the repository around `path`, the settings, the worker if the caller is one."""
 
@@ -59,11 +68,7 @@ class Footing:
             raise self._not_boss(verb)
 
     def _not_boss(self, verb: str) -> Refused:
-        return Refused(
-            f"`{verb}` is the boss's alone, and this is the worker of `{self.worker}`",
-            code="not-boss",
-            hint="leave the changes in the files, the boss merges them; look at them with: wt diff",
-        )
+        return not_boss(verb, self.worker or "")
 
     def _own(self, word: str | None) -> Job:
         """The worker's own job; the word may only name that one."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from worktrees.cli.options import dry_run_option, verb
-from worktrees.errors import NotFound, Usage
+from worktrees.errors import NotFound, Usage, WorktreesError
 
 HOSTS = ("codex", "claude", "gemini", "opencode")
 
@@ -59,6 +59,7 @@ def install(session: Session, host: str, user: bool, uninstall: bool, dry_run: b
     from worktrees import hosts
     from worktrees.model import HostFile, Installed
 
+    _refuse_a_worker(session)
     scope: hosts.Scope = "user" if user else "project"
     root = None if user else session.boss().repo.work_tree
     files = []
@@ -76,6 +77,18 @@ def install(session: Session, host: str, user: bool, uninstall: bool, dry_run: b
     done = Installed(host=host, scope=scope, uninstalled=uninstall, dry_run=dry_run, files=files)
     text = "".join(file.diff for file in files) or "Nothing to change."
     return session.answer(done, text)
+
+
+def _refuse_a_worker(session: Session) -> None:
+    """What a host runs for the boss is not for workers to set; asked outside of repositories too."""
+    from worktrees.boss.footing import not_boss
+
+    worker = os.environ.get("WT_JOB")
+    if not worker:
+        with contextlib.suppress(WorktreesError):
+            worker = session.boss().worker
+    if worker:
+        raise not_boss("install", worker)
 
 
 def _own_name() -> str:
@@ -108,14 +121,16 @@ def claude_create(session: Session) -> int:
     It is the workspace of an open job of that name. The job ends with the session, at the latest; then merge it with
     `wt merge`, or look at it with `wt diff`.
     """
-    asked = _asked(session)
+    from worktrees.model import Jobs
+
+    asked = _asked()
     name = asked.get("name") or asked.get("worktree_name")
     if not isinstance(name, str) or not name:
         raise Usage("the request has no `name`", hint="wt hook claude-create --help")
     job = _boss_at(session, asked.get("cwd")).provide(
         name, holder_pid=_host(), task=f"the worktree {name} of Claude Code"
     )
-    return session.answer(None, job.workspace)
+    return session.answer(Jobs(jobs=[job]), job.workspace)
 
 
 @verb(
@@ -129,23 +144,24 @@ def claude_remove(session: Session) -> int:
 
     What was changed in it is kept as the job's work, and can be merged or restored.
     """
-    path = _asked(session).get("worktree_path")
+    from worktrees.model import Removed
+
+    path = _asked().get("worktree_path")
     if not isinstance(path, str) or not path:
         raise Usage("the request has no `worktree_path`", hint="wt hook claude-remove --help")
     if not os.path.isdir(path):
         session.narrate(f"`{path}` is gone already")
-        return 0
+        return session.answer(Removed())
     boss = _boss_at(session, path)
     os.chdir(boss.repo.work_tree or boss.repo.common_dir)  # or we would be what keeps it from going
-    for item in boss.give_back().removals:
+    removed = boss.give_back()
+    for item in removed.removals:
         session.narrate(f"{item.name or item.job_id}: {item.outcome}; its work is kept")
-    return session.answer(None)
+    return session.answer(removed)
 
 
-def _asked(session: Session) -> dict[str, Any]:
+def _asked() -> dict[str, Any]:
     """What the host said on standard input."""
-    if session.json:
-        raise Usage("the host reads a path and no JSON", hint="wt hook --help")
     try:
         asked = json.loads(sys.stdin.buffer.read())
     except ValueError:

@@ -21,13 +21,14 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from worktrees import guard, setup
-from worktrees.errors import GitFailed
+from worktrees.errors import GitFailed, Refused
 from worktrees.gate import results
 from worktrees.gate.search import Verdict, search
 from worktrees.isolation import pool
@@ -59,12 +60,29 @@ class Told:
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What is checked and how: a red command is run `retry` times more before it is believed."""
+    """What is checked and how: a red command is run `retry` times more before it is believed.
+
+    `timeout_seconds` is for each run, which fails by it; at the `deadline`, by the monotonic clock, all is given up.
+    """
 
     commands: Sequence[str]
     timeout_seconds: float | None = None
     retry: int = 0
     cache: bool = True
+    deadline: float | None = None
+
+    def seconds_left(self) -> float | None:
+        """How long the next run may take. Raises: Refused `check-outlasts`."""
+        if self.deadline is None:
+            return self.timeout_seconds
+        left = self.deadline - time.monotonic()
+        if left <= 0:
+            raise Refused(
+                "the checks take longer than this call may; nothing has moved, and what has ended is not run again",
+                code="check-outlasts",
+                hint="wt merge",
+            )
+        return left if self.timeout_seconds is None else min(left, self.timeout_seconds)
 
 
 class Enclosing(Protocol):
@@ -108,7 +126,8 @@ class Gate:
     ) -> tuple[MergePlan, Verdict[JobId]]:
         """The part of a plan that passes, itself a plan, and who is in the way; `again` plans with these jobs only.
 
-        Without `again` a plan passes whole or not at all. Raises: Busy when the pool is; StateBroken, GitFailed.
+        Without `again` a plan passes whole or not at all. Raises: Busy when the pool is; Refused
+        `check-outlasts`; StateBroken, GitFailed.
         """
         if again is None:
             good = self._passes(plan, [step.job_id for step in landing(plan)], 0)
@@ -167,6 +186,8 @@ class Gate:
         for attempt in range(1, self.rules.retry + 2):
             run = self._run(command, tree, plan, jobs, kept)
             self._tell_end(run)
+            if run.timed_out:
+                self.rules.seconds_left()
             self.runs.append(run)
             kept.note(run)
             if not run.timed_out:
@@ -239,7 +260,7 @@ class Gate:
             env=env,
             cwd=workspace.path,
             hear=hear,
-            timeout_seconds=self.rules.timeout_seconds,
+            timeout_seconds=self.rules.seconds_left(),
             grace_seconds=self.settings.grace_seconds,
             keep=[slot.lock],
         )

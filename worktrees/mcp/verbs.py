@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from mcp.types import CallToolResult
 from pydantic import Field
 
+from worktrees.errors import Usage
 from worktrees.mcp.ground import Ground
 from worktrees.mcp.saying import Cursor, Directory, JobWord, Where, answered, tool
 from worktrees.mcp.shapes import (
@@ -22,7 +23,11 @@ from worktrees.mcp.shapes import (
     page,
     piece,
 )
-from worktrees.model import Merged, Overlap, PairConflict, Step
+from worktrees.model import Merged, OnConflict, Overlap, PairConflict, Step
+
+CHECK_SECONDS = 200.0
+"""For all checks of a merge; what else it does has the rest of the time after which hosts give a call up."""
+_ON_CONFLICT = ("stop", "skip", "rollback")
 
 Jobs = Annotated[
     list[str] | None,
@@ -115,13 +120,34 @@ class VerbTools:
             Literal["three-way", "rebase", "squash"], Field(description="Default: three-way.")
         ] = "three-way",
         onConflict: Annotated[
-            Literal["stop", "skip"],
-            Field(description="stop: nothing lands when a job conflicts. skip: the others land. Default: stop."),
+            str,
+            Field(
+                description="stop: nothing lands when a job conflicts. skip: the others land. rollback: branch, index "
+                "and files go back to the workflow's start, as by wt_rollback. Default: stop.",
+                json_schema_extra={"enum": [*_ON_CONFLICT]},
+            ),
         ] = "stop",
         onOverlap: Annotated[
             Literal["allow", "refuse"],
             Field(description="refuse: nothing lands when two jobs changed one path. Default: allow."),
         ] = "allow",
+        check: Annotated[
+            list[Annotated[str, Field(max_length=1000)]] | None,
+            Field(
+                description="Shell commands that the merged files must pass before anything lands, in this order. "
+                f"All runs together may take {CHECK_SECONDS:.0f} seconds, or the call is refused (check-outlasts) and "
+                "nothing has moved; call again to go on, runs that ended are not repeated. [] for none. "
+                "Default: those of the settings.",
+                max_length=8,
+            ),
+        ] = None,
+        onRed: Annotated[
+            Literal["stop", "skip"],
+            Field(
+                description="stop: nothing lands when a check fails. skip: the jobs it fails with are left out, the "
+                "others land. Default: stop."
+            ),
+        ] = "stop",
         into: Annotated[str | None, Field(description="Branch to merge into. Default: the one checked out.")] = None,
         message: Annotated[str | None, Field(description="Commit message. Default: made from the tasks.")] = None,
         dryRun: Annotated[bool, Field(description="Say what would happen; change nothing. Default: false.")] = False,
@@ -131,8 +157,10 @@ class VerbTools:
         """Merge finished jobs into your branch, all or nothing; wt_undo takes it back.
 
         A conflict is an answer, not an error: landed is false, nothing has moved, and `steps` name the job, its paths
-        and kinds. Your uncommitted edits stay; a merge that would overwrite one is refused.
+        and kinds; so is a red check, with `check.culprits` and the log of each run. Your uncommitted edits stay; a
+        merge that would overwrite one is refused.
         """
+        _refuse_what_lasts(onConflict)
         boss = self.ground.boss_of(jobIds or [], workingDirectory)
         merged = boss.merge(
             *jobIds or [],
@@ -142,6 +170,9 @@ class VerbTools:
             strategy=strategy,
             on_conflict=onConflict,
             on_overlap=onOverlap,
+            check=check,
+            check_within_seconds=CHECK_SECONDS,
+            on_red=onRed,
             dry_run=dryRun,
         )
         answer = MergeAnswer(**dict(merged), hint=_advice(merged), warnings=boss.notices).dump()
@@ -151,7 +182,7 @@ class VerbTools:
             if gone := len(step["conflicts"]) - len(kept):
                 answer["omitted"]["conflicts"] = answer["omitted"].get("conflicts", 0) + gone
             step["conflicts"] = kept
-        return answered(fit(answer, "overlaps", "warnings", "steps"))
+        return answered(fit(answer, "overlaps", "warnings", "check.runs", "steps"))
 
     @tool
     def wt_rollback(
@@ -198,8 +229,29 @@ class VerbTools:
         return answered(fit(Dropped(**dict(done), warnings=boss.notices).dump(), "removals", "warnings"))
 
 
+def _refuse_what_lasts(policy: str) -> None:
+    """What the command line does about a conflict besides, and a call cannot wait for."""
+    if policy in _ON_CONFLICT:
+        return
+    if policy in get_args(OnConflict):
+        raise Usage(
+            f"onConflict `{policy}` waits for workers or for people, longer than a call may last",
+            hint="take skip, then spawn the task again with codex_spawn and wt_drop the old job",
+        )
+    raise Usage(f"`{policy}` is no onConflict", hint=f"take one of {', '.join(_ON_CONFLICT)}")
+
+
 def _advice(merged: Merged) -> str | None:
     """What to do about a merge that left something out."""
+    if merged.rolled_back_by:
+        return f"a job did not merge; all is as at the workflow's start. wt_undo reverses {merged.rolled_back_by}."
+    if merged.check is not None and merged.check.branch_fails:
+        return "the check fails on the branch without any job: mend that first, or take another check."
+    if red := [step.name or step.job_id for step in merged.steps if step.outcome == "failed-check"]:
+        return (
+            f"{', '.join(red[:5])} did not pass the check; read the logs that check.runs name. The others land with "
+            "onRed skip; spawn the task again with what the check said, and wt_drop the old job."
+        )
     stopped = [step for step in merged.steps if step.outcome == "conflict"]
     if stopped:
         words = ", ".join(step.name or step.job_id for step in stopped[:5])

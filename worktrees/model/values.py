@@ -315,8 +315,9 @@ class MergeSpec(Value):
 
     `into` is the branch, by default the one checked out; `author` (`Name <address>`) is that of the jobs' commits;
     `max_reruns` bounds how many jobs one merge runs again. `check` are shell commands that what lands has to pass, None
-    for those of the settings; when it does not, `on_red` says whether the rest lands. `gpg_sign` says whether commits
-    are signed, None for what git's configuration says; `run_hooks` runs the user's `post-merge` hook afterwards.
+    for those of the settings; when it does not, `on_red` says whether the rest lands. `check_timeout_seconds` is for
+    each run of one, `check_within_seconds` for all of them together. `gpg_sign` says whether commits are signed, None
+    for what git's configuration says; `run_hooks` runs the user's `post-merge` hook afterwards.
     """
 
     into: str | None = None
@@ -331,6 +332,7 @@ class MergeSpec(Value):
     max_reruns: int = 5
     check: list[str] | None = None
     check_timeout_seconds: float | None = None
+    check_within_seconds: float | None = None
     check_retry: int | None = None
     check_cache: bool = True
     on_red: Literal["stop", "skip"] = "stop"
