@@ -18,11 +18,11 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from benchmarks import cases, guard, jobs, merging, walls
+from benchmarks import cases, guard, jobs, mcp, merging, walls
 from benchmarks.harness import Case, Fact, Outcome, facts_table, machine, measure, table
 from benchmarks.lab import Lab, seal
 
-WITH_GIT = ("spawn", "look", "merge", "overlap", "gate", "guard", "list", "help")
+WITH_GIT = ("spawn", "look", "merge", "overlap", "gate", "guard", "mcp", "list", "help")
 WITHOUT = ("start", "sandbox", "follow", "output", "memory", "wait")
 
 
@@ -52,6 +52,8 @@ def compared(lab: Lab, options: argparse.Namespace) -> Iterator[Case]:
         yield guard.commits(lab)
     if "gate" in chosen:
         yield cases.gates(lab)
+    if "mcp" in chosen:
+        yield mcp.starts(lab)
     if "help" in chosen:
         yield cases.helping(lab)
     if "list" in chosen:
@@ -106,6 +108,8 @@ def main(words: list[str]) -> None:
                 run(case)
             if "guard" in options.cases:
                 facts += guard.refusals(lab, options.rounds)
+            if "mcp" in options.cases:
+                facts += mcp.latencies(lab, options.rounds)
             shutil.rmtree(lab.root)
         if set(WITHOUT).intersection(options.cases):
             with contextlib.ExitStack() as stack:

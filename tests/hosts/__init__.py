@@ -1,1 +1,4 @@
-"""The real agent programs, from npm, driven by a scripted model on loopback: no other network, no real model."""
+"""The real agent programs and MCP clients, from npm; the agents are driven by a scripted model on loopback.
+
+No other network, no real model.
+"""

@@ -51,7 +51,7 @@ def test_what_is_measured_alone_has_a_median_and_a_range() -> None:
 
 
 @pytest.mark.parametrize(
-    "cases", ["spawn", "look,merge,overlap", "guard,help,list", "start,sandbox,follow,output,memory,wait"]
+    "cases", ["spawn", "look,merge,overlap", "guard,help,list", "mcp", "start,sandbox,follow,output,memory,wait"]
 )
 def test_every_case_does_its_work_once(cases: str, tmp_path: Path) -> None:
     report = tmp_path / "report.json"
