@@ -109,8 +109,8 @@ def test_s27_red_lands_nothing_and_names_the_culprits(bench: Bench) -> None:
     landed = bench.repo.text("rev-parse", "HEAD^{tree}")
     assert {"tree": landed, "exitCode": 0}.items() <= skipped.data["check"]["runs"][-1].items()
     assert sorted(path.name for path in bench.repo.path.glob("*.txt")) == ["a.txt", "c.txt", "e.txt"]
-    rows = {job["name"]: job["landedBy"] for job in bench.wt("list", "--all", "--json").data["jobs"]}
-    assert [name for name, by in rows.items() if by] == ["a", "c", "e"]
+    rows = Boss(bench.repo.path).list(closed=True)
+    assert [job.name for job in rows if job.landed_by] == ["a", "c", "e"]
 
 
 def test_s27_a_pair_that_only_fails_together_costs_the_later_one(bench: Bench) -> None:
@@ -228,8 +228,8 @@ def test_s27_what_one_run_leaves_behind_the_next_does_not_find(bench: Bench) -> 
     )
     for _ in range(2):
         bench.merge("--check", bench.counting(look + mess + "false"), "--no-cache", status=1)
-        answer = bench.merge("one", "--check", look + mess + "true", "--check", look + mess + "true", "-n")
-        assert answer.data["check"]["runs"] == []
+    answer = bench.merge("one", "--check", look + mess + "true", "--check", look + mess + "true", "-n")
+    assert answer.data["check"]["runs"] == []
     answer = bench.merge("--check", look + mess + "true", "--check", look + mess + ":")
     assert [run["exitCode"] for run in answer.data["check"]["runs"]] == [0, 0]
 
@@ -240,22 +240,21 @@ def test_s27_the_worktree_of_checks_is_ours_and_no_job(bench: Bench) -> None:
     bench.merge("--check", "false", status=1)
     (line,) = [line for line in repo.text("worktree", "list").splitlines() if SLOTS[0] in line]
     assert line.endswith("locked")
-    assert [job["name"] for job in wt("list", "--all", "--json", status=0).data["jobs"]] == ["one"]
+    assert [job.name for job in Boss(repo.path).list(closed=True)] == ["one"]
     repo.git("gc", "--quiet", "--prune=now")
     repo.assert_sound()
-    assert wt("doctor", "--json", status=0).data["findings"] == []
+    assert Boss(repo.path).doctor().findings == []
     path = line.split(" ")[0]
     assert wt("merge", "--json", cwd=path, status=4).code == "not-boss"
     # The user removes it by hand: named, mended, made again.
     repo.git("worktree", "remove", "--force", "--force", path)
     os.makedirs(path)
     bench.merge("--check", "test -e one.txt && test ! -e stray", "--no-cache")
-    again = wt("clean", "--dry-run", "--json", status=0).data["checkers"]
-    assert again == [path]
+    assert Boss(repo.path).clean(dry_run=True).checkers == [path]
     assert wt("clean", "--json", status=0).data["checkers"] == [path]
     assert SLOTS[0] not in repo.text("worktree", "list")
     assert not os.path.exists(path)
-    assert wt("doctor", "--json", status=0).data["findings"] == []
+    assert Boss(repo.path).doctor().findings == []
 
 
 def test_s27_a_check_of_the_repository_file_needs_consent(bench: Bench) -> None:
@@ -294,7 +293,9 @@ def test_s27_the_branch_moves_while_the_check_runs(bench: Bench, gate: Gate) -> 
     assert bench.repo.head("HEAD^1") == late
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.torture), signal.SIGKILL]
+)
 def test_s27_a_merge_that_is_ended_leaves_nobody_and_goes_on_from_there(bench: Bench, gate: Gate, number: int) -> None:
     bench.job("one")
     first = bench.counting("true")
@@ -304,7 +305,7 @@ def test_s27_a_merge_that_is_ended_leaves_nobody_and_goes_on_from_there(bench: B
     (pid,) = gate.wait_arrivals(1)
     before = bench.repo.head()
     # A look meanwhile is not disturbed by what goes on.
-    assert bench.wt("doctor", "--json", status=0).data["findings"] == []
+    assert Boss(bench.repo.path).doctor().findings == []
     merging.send_signal(number)
     merging.communicate(timeout=60)
     assert merging.returncode != 0
@@ -314,7 +315,7 @@ def test_s27_a_merge_that_is_ended_leaves_nobody_and_goes_on_from_there(bench: B
     answer = bench.merge("--check", first, "--check", second)
     assert [run["cached"] for run in answer.data["check"]["runs"]] == [True, False]
     assert len(bench.runs()) == 1
-    assert bench.wt("doctor", "--json", status=0).data["findings"] == []
+    assert Boss(bench.repo.path).doctor().findings == []
 
 
 def test_s27_two_merges_are_checked_at_the_same_time(bench: Bench, gate: Gate) -> None:

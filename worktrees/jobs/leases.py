@@ -73,7 +73,7 @@ def extend_lease(place: Place, job: JobId, ttl_seconds: float) -> Job:
         ended = stored is None or stored.state == "done" or os.path.exists(directory / "exit.json")
         if stored is None or ended:
             raise Refused(f"`{job}` is over, there is nothing to extend", code="job-done", hint=f"wt result {job}")
-        records.write(directory, records.changed(stored, ttl_seconds=ttl_seconds))
+        records.write(directory, records.changed(stored, ttl_seconds=ttl_seconds), durable=True)
         if stored.state != "queued":
             grant(directory, ttl_seconds)
     if stored.state == "starting":
