@@ -62,6 +62,15 @@ class Host:
 
 
 @asynccontextmanager
+async def inside(cwd: Path) -> AsyncIterator[Host]:
+    """A host with a server in this process, which costs a second less; it cannot be killed."""
+    from worktrees.mcp.server import build
+
+    async with Client(build(cwd)) as client:
+        yield Host(client)
+
+
+@asynccontextmanager
 async def connected(cwd: Path, env: Mapping[str, str | None] | None = None) -> AsyncIterator[Host]:
     """A host with a server of its own that was started in `cwd`."""
     words = [sys.executable, "-P", "-m", "worktrees", "mcp"]

@@ -155,7 +155,7 @@ def test_what_is_not_the_host_s_is_refused(repo: RepoKit, wt: Wt, tmp_path: Path
         assert len([line for line in answer.stderr.splitlines() if line.startswith("wt: error:")]) == 1
     assert Path(mine).is_dir()
     assert len(wt("list", "--json").data["jobs"]) == 1
-    for said in ("", "[]", "x"):
+    for said in ("", "[]"):
         assert wt("hook", "claude-create", input=said).status == 2
 
 

@@ -1,6 +1,7 @@
 """Other programs' configuration: ours goes in, comes out, and everything else stays, to the character."""
 
 import json
+import os
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.kit import RepoKit, Wt
-from worktrees import guide
+from worktrees import guide, hosts
+from worktrees.cli.hosting import HOSTS
 from worktrees.errors import Usage
 from worktrees.hosts import splice
 
@@ -69,20 +71,42 @@ def test_what_is_no_object_is_left_alone(text: str) -> None:
         splice.put(text, ("a", "b"), 1)
 
 
-@pytest.mark.parametrize("host", ["codex", "claude", "gemini", "opencode"])
-@pytest.mark.parametrize("scope", ["--user", "--project"])
+def files_of(*tops: Path) -> dict[str, bytes]:
+    """All but git's and the copies of what was changed."""
+    return {
+        str(path): path.read_bytes()
+        for top in tops
+        for path in top.rglob("*")
+        if path.is_file() and ".git" not in path.relative_to(top).parts and not path.name.endswith(".before-wt")
+    }
+
+
+def installed(host: str, scope: hosts.Scope, root: Path | None, *, uninstall: bool = False) -> list[Path]:
+    """Does what `wt install` does; which files that changed."""
+    found = hosts.edits(host, scope, root, "wt", os.environ, uninstall=uninstall)
+    for edit in found:
+        hosts.apply(edit)
+    return [edit.path for edit in found]
+
+
+@pytest.mark.parametrize("host", HOSTS)
+@pytest.mark.parametrize("scope", ["user", "project"])
+def test_installing_adds_files_once_and_takes_them_away(repo: RepoKit, host: str, scope: hosts.Scope) -> None:
+    root = repo.path if scope == "project" else None
+    before = files_of(Path.home(), repo.path)
+    changed = installed(host, scope, root)
+    assert changed
+    assert files_of(Path.home(), repo.path).keys() - before.keys() == {str(path) for path in changed}
+    assert installed(host, scope, root) == []
+    installed(host, scope, root, uninstall=True)
+    assert files_of(Path.home(), repo.path) == before
+    assert installed(host, scope, root, uninstall=True) == []
+
+
+@pytest.mark.parametrize(("host", "scope"), [("codex", "--user"), ("claude", "--project")])
 def test_installing_is_seen_first_done_once_and_undone(repo: RepoKit, wt: Wt, host: str, scope: str) -> None:
     def files() -> dict[str, bytes]:
-        found = {}
-        for top in (Path.home(), repo.path):
-            for path in top.rglob("*"):
-                if (
-                    path.is_file()
-                    and ".git" not in path.relative_to(top).parts
-                    and not path.name.endswith(".before-wt")
-                ):
-                    found[str(path)] = path.read_bytes()
-        return found
+        return files_of(Path.home(), repo.path)
 
     before = files()
     shown = wt("install", host, scope, "-n", status=0)
@@ -98,19 +122,19 @@ def test_installing_is_seen_first_done_once_and_undone(repo: RepoKit, wt: Wt, ho
 
 
 @pytest.mark.parametrize("host", sorted(JSON_FILES))
-def test_a_file_that_was_there_keeps_its_rest_its_mode_and_a_copy(repo: RepoKit, wt: Wt, host: str) -> None:
+def test_a_file_that_was_there_keeps_its_rest_its_mode_and_a_copy(host: str) -> None:
     paths = [Path(name.format(home=Path.home())) for name in JSON_FILES[host]]
     for path in paths:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(COMMENTED, encoding="utf-8")
         path.chmod(0o640)
-    wt("install", host, status=0)
+    installed(host, "user", None)
     for path in paths:
         assert path.with_name(path.name + ".before-wt").read_text(encoding="utf-8") == COMMENTED
         text = path.read_text(encoding="utf-8")
         assert all(line in text for line in COMMENTED.splitlines() if line.strip("{} ,"))
         assert path.stat().st_mode & 0o777 == 0o640
-    wt("install", host, "--uninstall", status=0)
+    installed(host, "user", None, uninstall=True)
     for path in paths:
         assert path.read_text(encoding="utf-8") == COMMENTED
 
@@ -144,10 +168,11 @@ def test_codex_waits_for_the_server_and_may_call_it(repo: RepoKit, wt: Wt) -> No
 
 def test_a_worker_installs_nothing_and_reads_the_guide(repo: RepoKit, wt: Wt, tmp_path: Path) -> None:
     workspace = wt("spawn", "--name", "mine", "--json", status=0).data["jobs"][0]["workspace"]
-    for standing, env in ((workspace, {}), (tmp_path, {"WT_JOB": "j-aaaaaaaa"})):
-        for words in (["codex"], ["claude", "--project"], ["gemini", "--uninstall"]):
-            assert wt("install", *words, "--json", cwd=standing, env=env).code == "not-boss"
-        assert wt("guide", cwd=standing, env=env, status=0).stdout == guide.text()
+    by_name = {"WT_JOB": "j-aaaaaaaa"}
+    assert wt("install", "claude", "--project", "--json", cwd=workspace).code == "not-boss"
+    assert wt("install", "codex", "--json", cwd=tmp_path, env=by_name).code == "not-boss"
+    assert wt("install", "gemini", "--uninstall", "--json", env=by_name).code == "not-boss"
+    assert wt("guide", cwd=workspace, env=by_name, status=0).stdout == guide.text()
     assert not Path.home().joinpath(".codex").exists()
     assert not Path(workspace, ".mcp.json").exists()
 

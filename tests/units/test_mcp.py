@@ -15,6 +15,7 @@ import pytest
 from mcp.client import Client
 from mcp.client.streamable_http import streamable_http_client
 
+from tests import hosting
 from tests.hosting import Host, Refusal, played
 from tests.kit import Gate, RepoKit, Wt, eventually
 from tests.readme import GUIDE
@@ -23,7 +24,6 @@ from worktrees.errors import Usage
 from worktrees.mcp import verbs
 from worktrees.mcp.address import parsed
 from worktrees.mcp.ground import call_key
-from worktrees.mcp.server import build
 from worktrees.mcp.shapes import characters, fit, page, piece
 
 JOB_TOOLS = {
@@ -47,10 +47,18 @@ def inside(repo: RepoKit, story: Callable[[Host], Awaitable[Any]]) -> Any:
     """A story with a server in this process."""
 
     async def told() -> Any:
-        async with Client(build(repo.path)) as client:
-            return await story(Host(client))
+        async with hosting.inside(repo.path) as host:
+            return await story(host)
 
     return played(told)
+
+
+def ran(repo: RepoKit, scripts: dict[str, str], **wishes: Any) -> None:
+    """Jobs by name that ended with success, one after the other."""
+    boss = Boss(repo.path)
+    for name, script in scripts.items():
+        boss.spawn(["sh", "-c", script], name=name, **wishes)
+        assert boss.wait(name).jobs[0].result == "succeeded"
 
 
 async def every_page(host: Host, tool: str, **arguments: Any) -> list[Any]:
@@ -85,9 +93,8 @@ def test_every_tool_says_what_a_host_needs_to_know(repo: RepoKit) -> None:
         assert parameters <= tools[name].input_schema["properties"].keys(), name
 
 
-def test_resources_and_the_prompt(repo: RepoKit, wt: Wt) -> None:
-    wt("spawn", "--name", "one", "--workflow", "flow", "--", "sh", "-c", "echo x > new.txt", status=0)
-    wt("wait", status=0)
+def test_resources_and_the_prompt(repo: RepoKit) -> None:
+    ran(repo, {"one": "echo x > new.txt"}, workflow="flow")
 
     async def story(host: Host) -> tuple[Any, Any, Any]:
         flow = await host.client.read_resource("wt://workflows/flow")
@@ -106,11 +113,9 @@ def test_resources_and_the_prompt(repo: RepoKit, wt: Wt) -> None:
 
 
 # ------------------------------------------------------------------------------------------------------------- sizes
-def test_answers_fit_whatever_a_job_did(repo: RepoKit, wt: Wt) -> None:
+def test_answers_fit_whatever_a_job_did(repo: RepoKit) -> None:
     script = "for n in $(seq 150); do echo $n > file-$n.txt; done; seq 1 30000; seq 1 30000 >&2"
-    for name in ("one", "two"):
-        wt("spawn", "--name", name, "--", "sh", "-c", script, status=0)
-    wt("wait", status=0)
+    ran(repo, {"one": script, "two": script})
 
     async def story(host: Host) -> None:  # `Host` itself holds every answer against the limit
         result = await host("codex_result", jobId="one", view="full")
@@ -163,8 +168,8 @@ def test_pieces_and_pages_lose_nothing() -> None:
 
 
 # ---------------------------------------------------------------------------------------------------------- failures
-def test_a_refusal_is_a_code_a_line_and_what_to_do(repo: RepoKit, wt: Wt, gate: Gate, tmp_path: Path) -> None:
-    wt("spawn", "--name", "busy", "--", "sh", "-c", gate.shell(), status=0)
+def test_a_refusal_is_a_code_a_line_and_what_to_do(repo: RepoKit, gate: Gate, tmp_path: Path) -> None:
+    Boss(repo.path).spawn(["sh", "-c", gate.shell()], name="busy")
     gate.wait_arrivals(1)
 
     async def story(host: Host) -> None:
@@ -205,10 +210,8 @@ def test_a_bug_is_a_report_and_not_a_traceback(repo: RepoKit, monkeypatch: pytes
     assert "ZeroDivisionError" in report.read_text(encoding="utf-8")
 
 
-def test_a_conflict_is_an_answer_and_moves_nothing(repo: RepoKit, wt: Wt) -> None:
-    for name in ("one", "two"):
-        wt("spawn", "--name", name, "--", "sh", "-c", f"echo {name} > README.md", status=0)
-    wt("wait", status=0)
+def test_a_conflict_is_an_answer_and_moves_nothing(repo: RepoKit) -> None:
+    ran(repo, {name: f"echo {name} > README.md" for name in ("one", "two")})
     head = repo.head()
 
     async def story(host: Host) -> None:
@@ -228,10 +231,8 @@ def test_a_conflict_is_an_answer_and_moves_nothing(repo: RepoKit, wt: Wt) -> Non
     inside(repo, story)
 
 
-def test_a_conflict_may_lead_back_to_the_start_and_no_call_waits_for_workers(repo: RepoKit, wt: Wt) -> None:
-    for name in ("one", "two"):
-        wt("spawn", "--name", name, "--", "sh", "-c", f"echo {name} > README.md", status=0)
-    wt("wait", status=0)
+def test_a_conflict_may_lead_back_to_the_start_and_no_call_waits_for_workers(repo: RepoKit) -> None:
+    ran(repo, {name: f"echo {name} > README.md" for name in ("one", "two")})
     start = repo.head()
 
     async def story(host: Host) -> None:
@@ -256,11 +257,9 @@ def test_a_conflict_may_lead_back_to_the_start_and_no_call_waits_for_workers(rep
 
 
 def test_checks_of_a_merge_are_run_and_never_outlast_the_call(
-    repo: RepoKit, wt: Wt, gate: Gate, monkeypatch: pytest.MonkeyPatch
+    repo: RepoKit, gate: Gate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("good", "bad"):
-        wt("spawn", "--name", name, "--", "sh", "-c", f"echo {name} > {name}.txt", status=0)
-    wt("wait", status=0)
+    ran(repo, {name: f"echo {name} > {name}.txt" for name in ("good", "bad")})
     head = repo.head()
 
     async def story(host: Host) -> None:
