@@ -133,6 +133,12 @@ def half_made_job(bench: Bench) -> None:
     (path / "job.json").touch()
 
 
+def half_recorded_job(bench: Bench) -> None:
+    half_made_job(bench)
+    for name in ("index", "index.json", "again.json", "fingerprint.json", "provision.json"):
+        (bench.state.job_dir("flow", "j-bbbbbbbb") / name).touch()
+
+
 def half_made_workflow(bench: Bench) -> None:
     (bench.state.workflow_dir("new") / "jobs").mkdir(parents=True)
 
@@ -183,6 +189,7 @@ MENDED: dict[str, tuple[Callable[[Bench], None], str]] = {
     "the holder of a lock": (dead_holder, "left-behind"),
     "ports of a job that is done": (touch("ports/29990", content=b"j-gone"), "left-behind"),
     "a job that never came to be": (half_made_job, "half-made-job"),
+    "a job whose record was not durable": (half_recorded_job, "half-made-job"),
     "a workflow that never came to be": (half_made_workflow, "half-made-workflow"),
     "a ref of no workflow": (git("update-ref", "refs/wt/gone/base", "HEAD"), "stale-ref"),
     "a ref of no job": (git("update-ref", "refs/wt/flow/j-dddddddd", "HEAD"), "stale-ref"),

@@ -43,6 +43,8 @@ Ailment: TypeAlias = tuple[Finding, Callable[[], object] | None]
 _MAKER = re.compile(r"\.(\d+)(?:\.[0-9a-f]{8})?\.(?:tmp|new)$|^\.desk-(\d+)-")
 # In a job's directory before it is on record; anything else there means that it once was.
 _BEFORE_A_JOB = re.compile(r"spec\.json|stdin|alive|index.*|\..*\.tmp|\.desk-.*")
+# With an empty record: what was made of it was never durable, so no worker was started.
+_BEFORE_A_WORKER = re.compile(_BEFORE_A_JOB.pattern + r"|again\.json|fingerprint\.json|provision\.json|lease\.json")
 _LONG_SECONDS = 60.0
 # Longer than any git of ours writes at one object or pack.
 _HALF_WRITTEN_SECONDS = 3600.0
@@ -334,7 +336,8 @@ def _is_half_made(directory: Path) -> bool:
     record = directory / "job.json"
     if record.exists() and record.stat().st_size:
         return False
-    return all(_BEFORE_A_JOB.fullmatch(name) for name in os.listdir(directory) if name != "job.json")
+    known = _BEFORE_A_WORKER if record.exists() else _BEFORE_A_JOB
+    return all(known.fullmatch(name) for name in os.listdir(directory) if name != "job.json")
 
 
 def _half_made(place: Place) -> Iterator[Ailment]:
