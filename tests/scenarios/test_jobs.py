@@ -19,7 +19,7 @@ from worktrees import jobs
 from worktrees.errors import Busy, NotFound, Refused, StateBroken, Usage
 from worktrees.jobs import admission, leases
 from worktrees.model import JobId
-from worktrees.store import new_id, read_json, start_ticks, write_json
+from worktrees.store import AliveLock, new_id, read_json, start_ticks, write_json
 
 
 @pytest.fixture
@@ -680,6 +680,8 @@ def test_a_starter_that_dies_half_way_is_followed_by_another(hall: Hall) -> None
 def test_an_id_is_given_once(hall: Hall, monkeypatch: pytest.MonkeyPatch) -> None:
     job = hall.shell("echo first")
     hall.done(job)
+    # Who settled it clears up after the job is done.
+    eventually(lambda: not AliveLock(hall.directory(job) / "alive").is_held())
     before = {path.name: path.read_bytes() for path in hall.directory(job).iterdir()}
     offered = iter([job, job])
     monkeypatch.setattr(admission, "new_id", lambda prefix: next(offered, None) or new_id(prefix))

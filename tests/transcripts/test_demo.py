@@ -36,8 +36,8 @@ def test_it_tells_the_story_to_its_end(anywhere: Wt, tmp_path: Path) -> None:
     commands = [line for line in told.splitlines() if line.startswith("$ ")]
     assert [line.split()[1:3] for line in commands[:4]] == [["wt", "spawn"]] * 3 + [["wt", "wait"]]
     for part in (
-        "license + api    merges    shapes/area.py",
-        "license + title  conflict  shapes/area.py",
+        "license + api    merges    0+ / 20+  shapes/area.py",
+        "license + title  conflict  0+ / 0+   shapes/area.py",
         "as op-000001; take it back with: wt undo",
         "wt: error: `title` conflicts in `shapes/area.py`; nothing moved",
         "Rolled main back to",
