@@ -49,8 +49,8 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "doctor": ("about", "Find and mend what a crash left; never deletes work."),
     },
     "From other programs": {
-        "mcp": ("hosting", "Serve these verbs to a host that speaks MCP."),
-        "install": ("hosting", "Put wt into the configuration of Codex, Claude Code, Gemini or OpenCode."),
+        "mcp": ("hosting", "Serve the verbs to a host that speaks MCP."),
+        "install": ("hosting", "Put wt into the configuration of a host, so that its agents can be bosses."),
         "hook": ("hosting", "Make and take back worktrees for a host that asks for them."),
     },
     "About": {
