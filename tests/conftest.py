@@ -5,6 +5,7 @@ inherits a `GIT_*` or `WT_*` variable, or leaves a process or a broken repositor
 """
 
 import os
+import signal
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
@@ -21,6 +22,10 @@ from tests.kit import Gate, RepoKit, Wt, sweep
 hypothesis.configuration.set_hypothesis_home_dir(Path(__file__).parent.parent / ".hypothesis")
 hypothesis.settings.register_profile("worktrees", deadline=None, print_blob=True)
 hypothesis.settings.load_profile("worktrees")
+
+# A shell that starts the tests in the background has them ignore interrupts, and so would every command they start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 LONG_SECONDS = 6 * 3600
 SCRUBBED = {"CLICOLOR_FORCE", "COLUMNS", "EDITOR", "FORCE_COLOR", "LINES", "NO_COLOR", "PAGER", "VISUAL"}

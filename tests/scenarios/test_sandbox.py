@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import socket
+import stat
 import subprocess
 import sys
 import textwrap
@@ -333,8 +334,9 @@ def test_a_program_with_a_sandbox_of_its_own_starts_behind_ours(
     if user == "ordinary" and os.getuid() == 0:
         repo.broken_on_purpose = True  # it is another user's afterwards
         subprocess.run(["chown", "-R", "65534:65534", tmp_path], check=True)
-        for parent in tmp_path.parents[:2]:
-            parent.chmod(0o755)
+        for parent in tmp_path.parents:
+            if not parent.stat().st_mode & stat.S_IXOTH:
+                parent.chmod(0o711)
         argv = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", "--", *argv]
     done = subprocess.run(argv, capture_output=True, check=False, timeout=60, text=True)
     assert done.returncode == 0, done.stderr

@@ -1,5 +1,6 @@
 """The command line itself: help, completion, streams, colours, interruptions, bugs, and what it costs to start."""
 
+import contextlib
 import os
 import pty
 import re
@@ -229,13 +230,21 @@ def test_following_ends_with_the_worker(wt: Wt, gate: Gate) -> None:
 
 
 # ------------------------------------------------------------------------------------------------------ interruptions
+def opened(pid: int) -> list[str]:
+    """What a process has open now; some of it may be closed while we look."""
+    names = []
+    for link in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            names.append(os.readlink(link))
+    return names
+
+
 @pytest.mark.parametrize("as_json", [False, True])
 def test_an_interrupt_ends_the_command_and_no_worker(wt: Wt, gate: Gate, as_json: bool) -> None:
     wt("spawn", "--name", "one", "--", "sh", "-c", gate.shell(), status=0)
     gate.wait_arrivals(1)
     with wt.start("wait", *(["--json"] if as_json else [])) as process:
-        watching = Path(f"/proc/{process.pid}/fd")
-        eventually(lambda: any("inotify" in os.readlink(link) for link in watching.iterdir()), what="it waits")
+        eventually(lambda: any("inotify" in name for name in opened(process.pid)), what="it waits")
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=60)
 

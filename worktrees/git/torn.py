@@ -34,7 +34,7 @@ def put_torn_aside(store: Path) -> list[str]:
     Costs two small reads where it was done. A store that may not be written, or is not there, is let be.
     """
     with contextlib.suppress(OSError):
-        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+        with open("/proc/sys/kernel/random/boot_id", encoding="utf-8") as file:
             boot = file.read().strip()
         mark = store / "boot"
         with contextlib.suppress(FileNotFoundError):
