@@ -1,5 +1,6 @@
 """Real agent programs as workers: what they are told, what is read from them, what is left of them."""
 
+import contextlib
 import json
 import signal
 from pathlib import Path
@@ -81,6 +82,16 @@ def busy(repo: RepoKit, wt: Wt, name: str) -> dict[str, Any]:
     return job
 
 
+def of_job(top: Path, job_id: str) -> list[psutil.Process]:
+    """Its live processes; one that ends while we look is none."""
+    found = []
+    for process in processes_of(top):
+        with contextlib.suppress(psutil.NoSuchProcess):  # a zombie, too
+            if process.environ().get("WT_JOB") == job_id:
+                found.append(process)
+    return found
+
+
 @pytest.mark.hosts
 @pytest.mark.parametrize("access", ["workspace-write", "danger-full-access"])
 @pytest.mark.parametrize("sandbox", ["auto", "none"])
@@ -91,14 +102,14 @@ def test_killing_the_wrapper_leaves_no_process_of_the_agent(
     codex.play({"steps": [SLOW, {"message": "never said"}]})
     wt("spawn", "--agent", "codex", "--name", "slow", "--task", "x", "--access", access, "--sandbox", sandbox, status=0)
     job = busy(repo, wt, "slow")
-    everybody = [process for process in processes_of(tmp_path) if process.environ().get("WT_JOB") == job["jobId"]]
+    everybody = of_job(tmp_path, job["jobId"])
     assert any("sleep" in process.name() for process in everybody)
     wrapper = next(process for process in everybody if process.name().startswith(("node", "MainThread")))
     wrapper.send_signal(signal.SIGKILL)
     wt("wait", "slow", status=1)
 
     assert not [process for process in everybody if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
-    assert not [process for process in processes_of(tmp_path) if process.environ().get("WT_JOB") == job["jobId"]]
+    assert not of_job(tmp_path, job["jobId"])
     ended = wt("result", "slow", "--json").data
     assert ended["job"]["result"] == "failed"
     assert "SIGKILL" in ended["job"]["reason"] or "137" in ended["job"]["reason"]
