@@ -4,6 +4,7 @@ No test sees the machine's or the user's configuration, stands in a directory th
 inherits a `GIT_*` or `WT_*` variable, or leaves a process or a broken repository behind: that is checked when it ends.
 """
 
+import compileall
 import os
 import signal
 import subprocess
@@ -26,6 +27,10 @@ hypothesis.settings.load_profile("worktrees")
 # A shell that starts the tests in the background has them ignore interrupts, and so would every command they start.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# The tests start our commands thousands of times; where bytecode is not kept, each would compile all of our sources.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+compileall.compile_dir(Path(__file__).parent.parent / "worktrees", quiet=2)
 
 LONG_SECONDS = 6 * 3600
 SCRUBBED = {"CLICOLOR_FORCE", "COLUMNS", "EDITOR", "FORCE_COLOR", "LINES", "NO_COLOR", "PAGER", "VISUAL"}
