@@ -1,18 +1,20 @@
 """Landing, rollback, undo: wholly before or wholly after, and nothing of the user's lost."""
 
+import json
 import os
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.kit import RepoKit
+from tests.kit import Gate, RepoKit
 from tests.merging import Desk, tree_files
 from worktrees.errors import Busy, GitFailed, NotFound, Refused
 from worktrees.git import discover
 from worktrees.isolation import Place
-from worktrees.landing import checkout, find_target, land, landed, operations, record, recover, rollback, undo
+from worktrees.landing import checkout, find_target, land, landed, log, operations, record, recover, rollback, undo
 from worktrees.model import Operation, OperationId
 from worktrees.store import State, now
 
@@ -474,6 +476,37 @@ def test_submodules_are_moved_in_the_index_alone(desk: Desk) -> None:
     kit.write("module/mine", "mine\n")
     with pytest.raises(Refused):
         desk.land([desk.job({"module": "a file\n"})])
+
+
+def test_recovery_waits_for_the_git_that_outlived_its_command(desk: Desk, gate: Gate, tmp_path: Path) -> None:
+    """Only we are killed; the git that writes the checkout goes on, and whoever comes next must not be at it too."""
+    kit = desk.kit
+    kit.write(".gitattributes", "*.slow filter=slow\n")
+    kit.commit("attributes")
+    smudge = tmp_path / "smudge"
+    smudge.write_text(f"#!/bin/sh\nif mkdir '{tmp_path}/waited' 2>/dev/null; then {gate.shell()}; fi\nexec cat\n")
+    smudge.chmod(0o755)
+    kit.git("config", "filter.slow.smudge", str(smudge))
+    before = kit.head()
+    plan = desk.plan([desk.job({"README.md": "merged\n", "a.slow": "slow\n", "zzz": "new\n"})])
+    (tmp_path / "plan.json").write_text(json.dumps(plan.dump()))
+    words = [sys.executable, "-m", "tests.landing_driver", str(kit.path), "land", str(tmp_path / "plan.json")]
+    lander = subprocess.Popen(words, cwd=Path(__file__).parents[2])
+    gate.wait_arrivals(1)
+    lander.kill()
+    lander.wait()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(log, "LOCK_TIMEOUT_SECONDS", 0.1)
+        with pytest.raises(Busy, match="git processes of `op-000001`, which was killed, are still at work"):
+            recover(desk.place)
+
+    gate.release()
+    assert [finding.code for finding in recover(desk.place)] == ["operation-finished"]
+    assert (kit.head(), kit.text("status", "--porcelain")) == (plan.after, "")
+    assert (kit.read("a.slow"), kit.read("zzz")) == (b"slow\n", b"new\n")
+    undo(desk.place)
+    assert (kit.head(), kit.text("status", "--porcelain")) == (before, "")
 
 
 def test_line_ends_and_filters_are_gits(desk: Desk) -> None:

@@ -231,6 +231,7 @@ def run(
         stdin=subprocess.DEVNULL if stdin is None else None,
         capture_output=True,
         check=False,
+        pass_fds=_inherited.get(),
     )
     if logging := sys.modules.get("logging"):  # nobody listens who has not loaded it
         seconds = time.perf_counter() - began
