@@ -18,6 +18,7 @@ from tests.kit import Gate, RepoKit, eventually
 from worktrees import jobs
 from worktrees.errors import Busy, NotFound, Refused, StateBroken, Usage
 from worktrees.jobs import admission, leases
+from worktrees.jobs import removal as removals
 from worktrees.model import JobId
 from worktrees.store import AliveLock, new_id, read_json, start_ticks, write_json
 
@@ -549,6 +550,28 @@ def test_s04_a_worker_knows_who_it_is_and_nothing_of_the_boss(hall: Hall, monkey
     temporary = Path(env["TMPDIR"])
     assert not temporary.is_relative_to(hall.workspace(job))
     assert not temporary.exists()
+
+
+@pytest.fixture
+def nests(hall: Hall) -> Iterator[str]:
+    """A worker that nests directories in TMPDIR and where it stands; what is left goes before pytest cleans up."""
+    code = "import os\nfor top in (os.environ['TMPDIR'], os.getcwd()):\n    os.chdir(top)\n"
+    yield code + "    for _ in range(1200):\n        os.mkdir('d')\n        os.chdir('d')\n"
+    subprocess.run(["rm", "-rf", hall.place.root, hall.state.trash], check=True)
+
+
+def test_s31_a_nest_deeper_than_python_can_follow_stops_nobody(hall: Hall, nests: str) -> None:
+    """One worker's tree must not be what every later command of the boss dies of."""
+    job = hall.spawn(sys.executable, "-c", nests)
+    assert hall.done(job)[0].result == "succeeded"
+    assert not (hall.place.root / ".tmp" / job).exists()
+    assert jobs.reconcile(hall.place) == []
+    (kept,) = removals.clean(hall.place, hall.settings, unlanded=True).removals
+    assert kept.outcome == "kept"
+    assert "nested too deeply" in (kept.reason or "")
+    (given_up,) = removals.give_up(hall.place, [hall.job(job)], hall.settings, force=True)
+    assert given_up.outcome == "removed"
+    assert not Path(hall.job(job).workspace or "").exists()
 
 
 def test_s04_its_own_temporary_directory_goes_with_it_whatever_is_in_it(hall: Hall, tmp_path: Path) -> None:

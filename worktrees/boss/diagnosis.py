@@ -25,7 +25,6 @@ from worktrees.errors import StateBroken, WorktreesError
 from worktrees.git import refs
 from worktrees.isolation import pool, trash
 from worktrees.jobs import confinement, late_edits, liveness, records, removal
-from worktrees.jobs.settlement import remove_tree
 from worktrees.jobs.workflow import pins
 from worktrees.landing import integration, log
 from worktrees.model import ChangeSet, Diagnosis, Finding, Job, Operation, Workflow, WorkflowName
@@ -453,7 +452,7 @@ def _leftovers(place: Place) -> Iterator[Ailment]:
             yield _left(path, "its job is done"), partial(setup.release_ports, path.parent, owner, int(path.name))
     for path in temporaries:
         if path.name not in alive and os.path.lexists(path):
-            yield _left(path, "its job is done"), partial(remove_tree, path)
+            yield _left(path, "its job is done"), partial(trash.discard, place, path, place.root)
     for path in trash.trashes(place):
         if time.time() - path.stat().st_mtime > _LONG_SECONDS and not trash.is_swept(path):
             yield _left(path, "what was removed is not deleted yet"), partial(isolation.sweep, place)

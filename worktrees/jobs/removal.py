@@ -16,6 +16,7 @@ pass it by, its workflow may close. `clean` only frees disk: a cleaned job merge
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 import time
 from pathlib import Path
@@ -30,7 +31,7 @@ from worktrees.isolation.entry import quoted_path
 from worktrees.jobs import late_edits, looks, records
 from worktrees.jobs.cancellation import cancel
 from worktrees.jobs.room import check, disk_bytes
-from worktrees.jobs.settlement import remove_tree, settle
+from worktrees.jobs.settlement import settle
 from worktrees.jobs.workflow import close_workflow, load_workflow, rewrite
 from worktrees.model import Oid, Removal, Removed, WorkflowName, path_text
 from worktrees.store import seconds_of
@@ -423,6 +424,6 @@ def discard_empty(place: Place, name: WorkflowName) -> None:
         except OSError:
             return  # not empty: somebody else has joined
         (directory / "workflow.json").unlink(missing_ok=True)
-        remove_tree(directory)
+        shutil.rmtree(directory, ignore_errors=True)
     place.repo.delete_ref(f"refs/wt/{name}/base")
     place.store.delete_refs(f"refs/wt/{name}")

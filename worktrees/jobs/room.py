@@ -117,11 +117,19 @@ def measure(job: Job, directory: Path, workspace: Path, settings: Settings) -> N
 def disk_bytes(directory: Path) -> int:
     """What a directory takes on disk; one stat per file."""
     total = 0
-    for place, names, files in os.walk(directory):
-        for name in (*names, *files):
+    waiting = [os.fspath(directory)]  # `os.walk` calls itself for each level, and workers nest deeper than Python can
+    while waiting:
+        try:
+            with os.scandir(waiting.pop()) as found:
+                entries = list(found)
+        except OSError:
+            continue
+        for entry in entries:
             try:
-                info = os.lstat(os.path.join(place, name))
+                info = entry.stat(follow_symlinks=False)
             except OSError:
                 continue
+            if stat.S_ISDIR(info.st_mode):
+                waiting.append(entry.path)
             total += 0 if stat.S_ISLNK(info.st_mode) else info.st_blocks * 512
     return total

@@ -19,11 +19,9 @@ import contextlib
 import errno
 import gc
 import os
-import shutil
 import signal
-import stat
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -387,7 +385,14 @@ def _remove_temporary(place: Place, job: Job) -> None:
 
         release_ports(place.state.root / "ports", job.job_id, job.port)
     temporary = temporary_directory(place, job)
-    remove_tree(temporary)
+    with contextlib.suppress(OSError):  # not there, or the worker left something
+        temporary.rmdir()
+    if os.path.lexists(temporary):
+        from worktrees.isolation.trash import discard, sweep
+
+        with contextlib.suppress(OSError):  # `doctor` tries again
+            discard(place, temporary, place.root)
+            sweep(place)
     with contextlib.suppress(OSError):  # others have theirs in it
         temporary.parent.rmdir()
 
@@ -401,24 +406,6 @@ def _clean(directory: Path) -> None:
     for name in _PASSING:
         with contextlib.suppress(OSError):
             (directory / name).unlink()
-
-
-def remove_tree(path: Path) -> None:
-    """Removes a directory a worker could write to: no symlink is followed, modes are in nobody's way."""
-
-    def retry(function: Callable[..., Any], name: str, error: Any) -> None:
-        if isinstance(error[1], PermissionError):
-            with contextlib.suppress(OSError):
-                for place in (os.path.dirname(name), name):
-                    if stat.S_ISDIR(os.lstat(place).st_mode):
-                        os.chmod(place, 0o700)
-                if function in (os.scandir, os.open):
-                    shutil.rmtree(name, ignore_errors=True)
-                else:
-                    function(name)
-
-    with contextlib.suppress(OSError):
-        shutil.rmtree(path, onerror=retry)
 
 
 def _admit_next(place: Place, directory: Path) -> None:
