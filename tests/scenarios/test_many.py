@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.harness import transplant
-from tests.kit import RepoKit, Wt
+from tests.kit import RepoKit, Wt, eventually
 from worktrees import Boss
 
 
@@ -53,6 +53,7 @@ def check(repo: RepoKit, wt: Wt, files: int, workers: int) -> None:
     repo.commit("by hand")
     assert landed == repo.tree()
     shutil.rmtree(repo.path / "tree")
+    eventually(lambda: not any(boss.place.state.trash.iterdir()), timeout=600, what="the trash is empty")
 
 
 def test_s19_disjoint_results_in_a_real_tree_merge_in_one_command(repo: RepoKit, wt: Wt) -> None:
