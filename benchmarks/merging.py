@@ -1,6 +1,6 @@
 """What merging many results and looking ahead costs: against as many merges by git, in a checkout or in memory."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import combinations
 from pathlib import Path
@@ -13,31 +13,41 @@ Edit = Callable[[Path, int], None]
 
 
 def results(lab: Lab, workflow: str, jobs: int, edit: Edit) -> tuple[list[str], list[str]]:
-    """N finished jobs, and branches of the twin with the same changes."""
+    """N finished jobs, and branches of the twin with the same trees.
+
+    The workspaces have only the directories that are edited; a result is a whole tree all the same, and making a
+    hundred of them from a large one would take longer than all that is measured.
+    """
     boss = lab.boss
+    edited = {str(Path(name).parent) for name in lab.names[: lab.edits * jobs]}
+    sparse = sorted(edited - {"."})
     branches = [f"{workflow}-{worker}" for worker in range(jobs)]
     made: list[str] = []
+    (lab.twin / ".git/objects/info/alternates").write_text(f"{boss.place.store.path / 'objects'}\n", encoding="utf-8")
     for worker, branch in enumerate(branches):
-        lab.git("checkout", "--quiet", "-B", branch, "origin/main", cwd=lab.twin)
-        edit(lab.twin, worker)
-        lab.git("add", "--all", "--force", cwd=lab.twin)
-        lab.git("commit", "--quiet", "-m", branch, cwd=lab.twin)
-        job = boss.spawn(workflow=workflow)
+        job = boss.spawn(workflow=workflow, sparse=sparse)
         assert job.workspace
-        made.append(job.job_id)
         edit(Path(job.workspace), worker)
-        boss.settle(job.job_id)
+        done = boss.settle(job.job_id)
         boss.clean(unlanded=True)
+        made.append(job.job_id)
+        words = ("commit-tree", f"{done.snapshot}^{{tree}}", "-p", "origin/main", "-m", branch)
+        commit = lab.git(*words, cwd=lab.twin).decode().strip()
+        lab.git("branch", "--force", branch, commit, cwd=lab.twin)
     lab.sweep()
     return made, branches
 
 
-def merges(lab: Lab, jobs: int) -> Iterator[Case]:
-    """N finished jobs onto the branch; taken back after each round."""
-    boss = lab.boss
-    workflow = f"merge-{jobs}"
-    made, branches = results(lab, workflow, jobs, lambda tree, worker: lab.edit(tree, worker, jobs))
+def merges(lab: Lab, counts: Sequence[int]) -> Iterator[Case]:
+    """N finished jobs onto the branch; taken back after each round. Fewer are the first of the same jobs."""
+    most = max(counts)
+    made, branches = results(lab, f"merge-{most}", most, lambda tree, worker: lab.edit(tree, worker, most))
+    for count in counts:
+        yield _merge(lab, made[:count], branches[:count])
+    lab.boss.drop(*made)  # and with the last of them its workflow is closed
 
+
+def _merge(lab: Lab, made: list[str], branches: list[str]) -> Case:
     @contextmanager
     def plain() -> Iterator[Work]:
         lab.git("checkout", "--quiet", "main", cwd=lab.twin)
@@ -52,22 +62,22 @@ def merges(lab: Lab, jobs: int) -> Iterator[Case]:
     @contextmanager
     def by_command() -> Iterator[Work]:
         answers: list[bytes] = []
-        yield lambda: answers.append(lab.wt("merge", "--workflow", workflow, "--json"))
-        assert [step["outcome"] for step in data(answers[0])["steps"]] == ["landed"] * jobs
+        yield lambda: answers.append(lab.wt("merge", *made, "--json"))
+        assert [step["outcome"] for step in data(answers[0])["steps"]] == ["landed"] * len(made)
         lab.wt("undo")
 
     @contextmanager
     def by_call() -> Iterator[Work]:
-        yield lambda: boss.merge(workflow=workflow)
+        boss = lab.boss
+        yield lambda: boss.merge(*made)
         boss.undo()
 
-    yield Case(
+    return Case(
         "merge",
-        f"{jobs} results of {lab.edits + 1} files, {lab.files:,} files",
-        {f"{jobs} × git merge": plain},
+        f"{len(made)} results of {lab.edits + 1} files, {lab.files:,} files",
+        {f"{len(made)} × git merge": plain},
         {"wt merge": by_command, "Boss.merge": by_call},
     )
-    boss.drop(*made)  # and with the last of them its workflow is closed
 
 
 def overlaps(lab: Lab, jobs: int) -> Iterator[Case]:

@@ -42,8 +42,7 @@ def compared(lab: Lab, options: argparse.Namespace) -> Iterator[Case]:
     if "look" in chosen:
         yield from cases.looks(lab, options.changed)
     if "merge" in chosen:
-        for count in options.jobs:
-            yield from merging.merges(lab, count)
+        yield from merging.merges(lab, options.jobs)
     if "overlap" in chosen:
         for count in options.jobs:
             if count > 1:

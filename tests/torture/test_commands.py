@@ -516,5 +516,7 @@ def test_thirty_two_spawns_at_once(repo: RepoKit, wt: Wt) -> None:
 
 
 @pytest.mark.torture
-def test_sixteen_merges_and_drops_at_once(repo: RepoKit, wt: Wt) -> None:
+def test_sixteen_merges_and_drops_at_once(repo: RepoKit, wt: Wt, monkeypatch: pytest.MonkeyPatch) -> None:
+    # The last of so many waits for all others, on a busy machine longer than a person would want to.
+    monkeypatch.setenv("WT_LOCK_TIMEOUT_SECONDS", "280")
     end_at_once(repo, wt, merges=10, drops=6)
