@@ -8,6 +8,7 @@ When a git process is killed, the shim kills Python too, as a power switch would
 from __future__ import annotations
 
 import os
+import random
 import re
 import shutil
 import subprocess
@@ -16,6 +17,8 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
+POINTS = int(os.environ.get("WT_TEST_POINTS", "1000000"))
+"""How many points the long walks stop at; all of them unless told."""
 CALLS = (
     "rename,renameat,renameat2,link,linkat,unlink,unlinkat,mkdir,mkdirat,rmdir,symlink,symlinkat,write,pwrite64,fsync,"
     "fdatasync,syncfs,ftruncate,chmod,fchmod,utimensat"
@@ -51,6 +54,12 @@ class Point:
     git: str
     call: str
     number: int
+
+
+def sample(points: list[Point], count: int = POINTS) -> list[Point]:
+    """Some points, in the order of the processes; others for every `WT_TEST_SEED`."""
+    chance = random.Random(os.environ.get("WT_TEST_SEED", "1"))
+    return sorted(chance.sample(points, min(count, len(points))))
 
 
 @dataclass(frozen=True)

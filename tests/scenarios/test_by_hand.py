@@ -6,11 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults import Faults
+from tests.faults import Faults, sample
 from tests.kit import Answer, RepoKit, Wt
 from tests.merging import tree_files
 from tests.scenarios.test_policies import adds, jobs, outcomes, spawn
-from tests.torture.test_landing_faults import sample
 from worktrees.boss import Boss
 
 WT = "from worktrees.cli import main\nmain()\n"
@@ -349,6 +348,6 @@ def test_s22_killed_at_some_points(repo: RepoKit, wt: Wt, tmp_path: Path, verb: 
 @pytest.mark.parametrize("verb", VERBS)
 def test_s22_killed_at_every_point(repo: RepoKit, wt: Wt, tmp_path: Path, verb: str) -> None:
     stand = Stand(repo, wt, verb, tmp_path / "scratch")
-    for point in stand.points:
+    for point in sample(stand.points):
         stand.kill_at(point)
     print(f"{verb}: {len(stand.points)} points")

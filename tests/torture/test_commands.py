@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import random
 import re
 import shutil
 import subprocess
@@ -12,7 +11,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from tests.faults import Faults, Point
+from tests.faults import Faults, Point, sample
 from tests.kit import Answer, RepoKit, Wt, _walk, eventually
 from tests.merging import tree_files
 from worktrees import jobs
@@ -56,8 +55,6 @@ VERBS = {
 # Where workspaces are depends on where the test's directory is.
 PARTS = {"repo", "users", "home", "repo.worktrees"}
 MOVING = {"merge", "merge-last", "merge-packed", "rollback", "undo"}
-POINTS = int(os.environ.get("WT_TEST_POINTS", "1000000"))
-SEED = os.environ.get("WT_TEST_SEED", "1")
 FIELDS = ("state", "result", "changedFiles", "landedBy", "droppedBy", "workspacePresent", "verified")
 
 
@@ -386,12 +383,6 @@ def failed_at(stage: Stage, points: list[Point], error: str) -> dict[str, int]:
     return ends
 
 
-def sample(points: list[Point], count: int) -> list[Point]:
-    """Some points; another set for every seed."""
-    chance = random.Random(SEED)
-    return sorted(chance.sample(points, min(count, len(points))), key=lambda point: (point.git, point.call))
-
-
 def some_points(world: World, verbs: Sequence[str], count: int) -> None:
     for verb in verbs:
         stage = Stage(world, verb)
@@ -412,7 +403,7 @@ def test_some_commands_are_killed_at_some_points(world: World) -> None:
 @pytest.mark.parametrize("verb", VERBS)
 def test_a_command_is_killed_at_every_point(world: World, verb: str) -> None:
     stage = Stage(world, verb)
-    points = sample(stage.points, POINTS)
+    points = sample(stage.points)
     ends = killed_at(stage, points)
     print(f"{verb}: {len(points)} of {len(stage.points)} points, {ends}")
 
@@ -422,7 +413,7 @@ def test_a_command_is_killed_at_every_point(world: World, verb: str) -> None:
 @pytest.mark.parametrize("error", ["ENOSPC", "EROFS"])
 def test_the_disk_fails_a_command_at_every_point(world: World, verb: str, error: str) -> None:
     stage = Stage(world, verb)
-    points = sample(stage.points, POINTS)
+    points = sample(stage.points)
     ends = failed_at(stage, points, error)
     print(f"{verb}: {error} at {len(points)} of {len(stage.points)} points, {ends}")
 

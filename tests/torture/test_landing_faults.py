@@ -1,8 +1,6 @@
 """A landing, a rollback and an undo stopped at every change they make to the disk, by SIGKILL and by errors."""
 
 import json
-import os
-import random
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +8,7 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.faults import Faults, Point
+from tests.faults import Faults, Point, sample
 from tests.kit import RepoKit
 from tests.merging import Desk, Edits, tree_files
 from worktrees.landing import operations, recover, undo
@@ -125,12 +123,6 @@ def stage(repo: RepoKit, tmp_path: Path) -> Callable[[str], Stage]:
     return lambda verb: Stage(repo, verb, tmp_path)
 
 
-def sample(points: list[Point], count: int) -> list[Point]:
-    """Some points, spread evenly; another set for every seed."""
-    chance = random.Random(os.environ.get("WT_TEST_SEED", "1"))
-    return sorted(chance.sample(points, min(count, len(points))))
-
-
 def killed_at(held: Stage, points: list[Point]) -> dict[str, int]:
     ends = {"before": 0, "after": 0}
     for point in points:
@@ -173,7 +165,7 @@ def test_s24_stopped_at_some_points(stage: Callable[[str], Stage], verb: str) ->
 @pytest.mark.parametrize("verb", VERBS)
 def test_s24_killed_at_every_point(stage: Callable[[str], Stage], verb: str) -> None:
     held = stage(verb)
-    ends = killed_at(held, held.points)
+    ends = killed_at(held, sample(held.points))
     print(f"{verb}: {len(held.points)} points, {held.missed} missed, {ends}")
     assert held.missed <= len(held.points) // 10
     assert ends["before"]
@@ -187,7 +179,7 @@ def test_s24_the_disk_fails_at_every_point(
     stage: Callable[[str], Stage], verb: str, error: str, for_ever: bool
 ) -> None:
     held = stage(verb)
-    ends = failed_at(held, held.points, error, for_ever=for_ever)
+    ends = failed_at(held, sample(held.points), error, for_ever=for_ever)
     print(f"{verb}: {len(held.points)} points of {error}, {ends}")
 
 
@@ -196,5 +188,5 @@ def test_s24_the_disk_fails_at_every_point(
 def test_s24_git_alone_is_killed_at_every_point(stage: Callable[[str], Stage], verb: str) -> None:
     held = stage(verb)
     points = [point for point in held.points if point.git != "python"]
-    ends = failed_at(held, points, "KILL")
+    ends = failed_at(held, sample(points), "KILL")
     print(f"{verb}: {len(points)} points of git alone, {ends}")

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults import Faults, Point
+from tests.faults import Faults, Point, sample
 from tests.kit import RepoKit
 from tests.torture.disk import Disk, small_disk
-from tests.torture.test_commands import POINTS, VERBS, WT, Stage, World, sample
+from tests.torture.test_commands import VERBS, WT, Stage, World
 from worktrees.boss import Boss
 from worktrees.model import Job
 
@@ -122,7 +122,7 @@ def test_a_power_cut_at_every_point(disk: Disk, tmp_path: Path, verb: str) -> No
     scratch = tmp_path / "scratch"
     scratch.mkdir()
     stage = Stage(World(RepoKit.make(disk.mount / "repo"), scratch), verb)
-    points = sample(stage.points, POINTS)
+    points = sample(stage.points)
     ends = {"before": 0, "between": 0, "after": 0}
     wrong = []
     for point in [*points, None]:
