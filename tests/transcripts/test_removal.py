@@ -282,6 +282,24 @@ def test_ignored_files_are_kept_up_to_a_limit(repo: RepoKit, wt: Wt) -> None:
     ]
 
 
+def test_of_an_ignored_directory_what_cannot_be_kept_is_named(wt: Wt) -> None:
+    """A repository inside keeps its files and loses its history, as one that is not ignored does."""
+    place = worked(
+        wt, "one", "mkdir build; echo out > build/out; git init -q build/clone; echo work > build/clone/work; "
+        "mkfifo build/pipe; echo odd > build/git~1; echo x > new",
+    )  # fmt: skip
+
+    answer = wt("drop", "one", "--json", status=0)
+    wt("restore", "one", status=0)
+
+    assert (place / "build" / "out").read_text() == "out\n"
+    assert (place / "build" / "clone" / "work").read_text() == "work\n"
+    (removal,) = answer.data["removals"]
+    assert {each["path"] for each in removal["ignoredNotKept"]} == {"build/clone/.git", "build/pipe", "build/git~1"}
+    assert [warning["code"] for warning in answer.json["warnings"]] == ["ignored-not-kept"]
+    assert "build/clone/.git" in answer.json["warnings"][0]["message"]
+
+
 def test_nothing_is_written_through_a_link_when_ignored_files_come_back(wt: Wt, tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()

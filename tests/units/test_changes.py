@@ -517,10 +517,11 @@ def test_ignored_files_are_kept_byte_for_byte_while_the_limit_lasts(bench: Bench
     kept = changes.keep_ignored(bench.store, bench.path, scan.ignored, ref=REF, job=JOB, limit_bytes=400_000)
     assert {item.path: item.kept for item in kept} == {
         "a.log": True, "big.log": False, "build/": True, "staged.log": True, "z.log": True,
+        "build/repo/.git": False, "build/p": False,
     }  # fmt: skip
     assert bench.recorded(f"{REF}-ignored") == {
         b"a.log": ("100644", b"a\r\n"), b"build/sub/b": ("100644", b"b\n"), b"build/link": ("120000", b"/etc"),
-        b"z.log": ("100755", b"z\n"), b"staged.log": ("100644", b"staged\n"),
+        b"z.log": ("100755", b"z\n"), b"staged.log": ("100644", b"staged\n"), b"build/repo/r": ("100644", b"r\n"),
     }  # fmt: skip
 
 
