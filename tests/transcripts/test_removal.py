@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,16 @@ def job(wt: Wt, name: str) -> dict[str, Any]:
 def opened(wt: Wt, name: str) -> Path:
     """An open workspace."""
     return Path(wt("spawn", "--name", name, "--json", status=0).data["jobs"][0]["workspace"])
+
+
+CODE = Path(__file__).parents[2]
+DIES_BRINGING_IGNORED = """
+import os, sys
+from worktrees.boss import Boss
+from worktrees.jobs import removal
+removal._bring_ignored = lambda *_: os._exit(9)
+getattr(Boss(sys.argv[1]), sys.argv[2])(*sys.argv[3:])
+"""
 
 
 def worked(wt: Wt, name: str, script: str) -> Path:
@@ -298,6 +309,36 @@ def test_of_an_ignored_directory_what_cannot_be_kept_is_named(wt: Wt) -> None:
     assert {each["path"] for each in removal["ignoredNotKept"]} == {"build/clone/.git", "build/pipe", "build/git~1"}
     assert [warning["code"] for warning in answer.json["warnings"]] == ["ignored-not-kept"]
     assert "build/clone/.git" in answer.json["warnings"][0]["message"]
+
+
+def test_late_edits_that_were_taken_back_do_not_come_back(wt: Wt) -> None:
+    place = worked(wt, "one", "echo x > new")
+    (place / "late").write_text("late\n")
+    wt("drop", "one", status=0)
+    wt("restore", "one", status=0)
+    (place / "late").unlink()
+    wt("drop", "one", status=0)
+
+    wt("restore", "one", status=0)
+
+    assert not (place / "late").exists()
+    assert (place / "new").read_text() == "x\n"
+
+
+@pytest.mark.parametrize("verb", ["restore", "undo"])
+def test_ignored_files_come_back_though_whoever_brought_them_died(repo: RepoKit, wt: Wt, verb: str) -> None:
+    place = worked(wt, "one", "echo ignored > a.log; echo x > new")
+    wt("drop", "one", status=0)
+    words = ["one"] if verb == "restore" else []
+    died = subprocess.run(
+        [sys.executable, "-c", DIES_BRINGING_IGNORED, repo.path, verb, *words], check=False, cwd=CODE
+    )  # fmt: skip
+    assert (died.returncode, place.is_dir(), (place / "a.log").exists()) == (9, True, False)
+
+    wt(verb, *words, status=0)
+
+    assert (place / "a.log").read_text() == "ignored\n"
+    assert job(wt, "one")["droppedBy"] is None
 
 
 def test_nothing_is_written_through_a_link_when_ignored_files_come_back(wt: Wt, tmp_path: Path) -> None:

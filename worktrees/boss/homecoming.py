@@ -187,7 +187,7 @@ class Homecoming(Accompaniment):
         came_back = any(job.dropped_by for job in concerned)
         if came_back:
             for job in concerned:
-                if not job.workspace_present:
+                if job.dropped_by or not job.workspace_present:
                     removal.restore(self.place, job, self.settings)
         elif wanted.kind == "undo":
             removal.give_up(self.place, concerned, self.settings)

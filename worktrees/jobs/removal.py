@@ -168,6 +168,8 @@ def _capture(place: Place, job: Job, settings: Settings, *, force: bool = False)
             _keep_commit(place, job, commit, f"{ref}-commits/{number}", objects)
     edited = late_edits.differing(place.store, job.snapshot, found) if job.snapshot is not None else []
     if job.snapshot is not None and not edited:
+        if place.store.ref(f"{ref}-removed") is not None:  # of a removal before: the edits are taken back since
+            place.store.set_ref(f"{ref}-removed", job.snapshot, durable=True)
         return _Kept(job.snapshot, lost)
     place.store.set_ref(f"{ref}-removed", found, durable=True)
     return _Kept(found, lost, edited)
@@ -357,9 +359,11 @@ def restore(place: Place, job: Job, settings: Settings) -> Job:
         check(place, job.baseline, settings)
         if kind != job.isolation:  # noted first, so that a crash leaves nothing that no record knows
             records.update(place.state, job.job_id, isolation=kind, workspace=os.fspath(place.root / job.job_id))
-        workspace = plugin("isolation", kind)().open(
-            place, job.job_id, job.baseline.model_copy(update={"snapshot": last})
-        )
+        start = job.baseline.model_copy(update={"snapshot": last})
+        workspace: Workspace | None = plugin("isolation", kind)().open(place, job.job_id, start)
+    else:
+        workspace = isolation.workspace_of(place, job.job_id)  # whoever brought it back died before he was through
+    if workspace is not None:
         _bring_ignored(place, workspace, place.store.ref(f"{ref}-ignored"))
     return records.load(place.state, job.job_id)
 
