@@ -173,7 +173,7 @@ class RepoKit:
             check=False,
             timeout=300,
         )
-        noise = (b"notice:",)  # an unborn branch, no reflog: not damage
+        noise = (b"notice:", b"hint:")  # an unborn branch, no reflog, a sparse index: not damage
         lines = [line for line in (done.stdout + done.stderr).splitlines() if not line.startswith(noise)]
         assert done.returncode == 0, (done.returncode, lines)
         assert not lines, lines

@@ -11,6 +11,7 @@ from tests.scenarios.test_by_hand import laid_out, resolve
 from tests.scenarios.test_policies import adds, spawn
 from worktrees.boss import Boss
 from worktrees.errors import Refused
+from worktrees.git import version
 
 
 def test_s22_a_conflict_resolved_by_hand_lands_signed(repo: RepoKit, wt: Wt, tmp_path: Path) -> None:
@@ -132,3 +133,34 @@ def test_s31_a_hook_that_the_merge_touches_does_not_run(repo: RepoKit, wt: Wt, t
     repo.git("config", "core.hooksPath", ".hooks")
     boss.merge("good", run_hooks=True)
     assert ran.exists()
+
+
+def test_s31_a_command_by_name_that_the_merge_touches_does_not_run(repo: RepoKit, wt: Wt, tmp_path: Path) -> None:
+    """Hooks that configuration names (git 2.54); an older git, which would run none, refuses the same."""
+    ran, boss = tmp_path / "ran", Boss(repo.path)
+    repo.write("tools/lib.sh", f"touch {ran}\n")
+    repo.write("after.sh", ". tools/lib.sh\n", mode=0o755)
+    repo.commit("scripts")
+    spawn(wt, "evil", f"echo 'touch {tmp_path}/evil' | tee tools/lib.sh after.sh > beside.txt")
+    spawn(wt, "good", "echo good > good.txt")
+    repo.git("config", "hook.deps.event", "post-merge")
+    before = repo.head(), tree_files(repo.path)
+    for command, paths in {
+        "./after.sh": ["after.sh"],
+        "cd .; sh 'after.sh' --quick": ["after.sh"],
+        "LIB=tools/lib.sh true": ["tools/lib.sh"],
+        f". {repo.path}/tools/other.sh": ["tools/lib.sh"],
+    }.items():
+        repo.git("config", "hook.deps.command", command)
+        with pytest.raises(Refused) as caught:
+            boss.merge("evil", run_hooks=True)
+        assert (caught.value.code, caught.value.details["paths"]) == ("hooks-touched", paths)
+    assert (repo.head(), tree_files(repo.path)) == before
+    assert not ran.exists()
+    repo.git("config", "hook.deps.command", "./after.sh")
+    boss.merge("good", run_hooks=True)
+    assert ran.exists() is (version() >= (2, 54))
+    # One of another event is none of ours.
+    repo.git("config", "hook.deps.event", "pre-commit")
+    boss.merge("evil", run_hooks=True)
+    assert not (tmp_path / "evil").exists()

@@ -17,6 +17,7 @@ import pytest
 from tests.kit import RepoKit, environment
 from worktrees import Boss, jobs
 from worktrees.errors import WorktreesError
+from worktrees.git import version
 from worktrees.jobs import trust
 from worktrees.model import OperationId
 
@@ -196,6 +197,7 @@ class Key(NamedTuple):
     attributes: str = ""
 
 
+NAMED = "git update-ref refs/heads/by-name HEAD" if version() >= (2, 54) else ""
 KEYS = {
     "fsmonitor": Key(("core.fsmonitor={}",), "git status"),
     "clean": Key(("filter.evil.clean={}.filter",), "touch README.md; git add README.md", ATTRIBUTES),
@@ -224,8 +226,13 @@ KEYS = {
     "askpass": Key(("core.askPass={}",), "echo url=https://x@nowhere | GIT_TERMINAL_PROMPT=1 git credential fill"),
     "update": Key(("submodule.inner.url=./x", "submodule.inner.active=true", "submodule.inner.update=!{}"), ""),
     "hooks": Key(("core.hooksPath={hooks}",), "git commit --allow-empty -m x"),
-    "named hook": Key(
-        ("hook.x.command={}", "hook.x.event=reference-transaction", "hook.x.event=post-index-change"), "",
+    "named-hook": Key(
+        ("hook.x.command={}", "hook.x.event=reference-transaction", "hook.x.event=post-index-change"), NAMED,
+    ),
+    # Git's switch of an event fails where a command has the event's name.
+    "named-event": Key(
+        ("hook.y.command={}", "hook.y.event=reference-transaction", "hook.y.event=post-index-change",
+         "hook.reference-transaction.command=true", "hook.post-index-change.command=true"), NAMED,
     ),
     "attributes": Key(("core.attributesFile={attributes}", "filter.evil.smudge={}.filter"),
                       "rm README.md; git checkout README.md"),
@@ -275,7 +282,7 @@ def clash(repo: RepoKit) -> None:
 
 TOGETHER = [
     "fsmonitor", "clean", "smudge", "textconv", "default", "alias", "credential", "pager", "gpg",
-    "askpass", "editor", "update", "hooks", "named hook", "alternates", "trailer",
+    "askpass", "editor", "update", "hooks", "named-hook", "named-event", "alternates", "trailer",
     "uploadpack",
 ]  # fmt: skip
 

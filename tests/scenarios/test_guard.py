@@ -110,7 +110,7 @@ def test_changed_hooks_are_put_back(hall_root: Path) -> None:
     assert (place / "pre-commit").stat().st_mode & 0o777 == 0o700
 
 
-def test_newer_gits_watch_refs_also_where_hooks_are_turned_off(repo: RepoKit, hall_root: Path) -> None:
+def test_newer_gits_are_told_to_watch_refs_by_name(repo: RepoKit, hall_root: Path) -> None:
     place = guard.install_hooks(hall_root)
     said = repo.git("config", "--file", place / "guard.cfg", "--null", "--get-regexp", r"^hook\.").split(b"\0")[:-1]
     by_name = dict(entry.decode().split("\n", 1) for entry in said)
@@ -123,6 +123,39 @@ def test_newer_gits_watch_refs_also_where_hooks_are_turned_off(repo: RepoKit, ha
     refused = run(["git", "-c", "core.hooksPath=/dev/null", "tag", "mine"]).returncode != 0
     assert refused is (version() >= (2, 54))
     assert run(["git", "tag", "mine-too"]).returncode != 0
+
+
+AROUND = [
+    ["commit", "--no-verify", "--allow-empty", "-m", "mine"],
+    ["checkout", "-b", "mine"],
+    ["switch", "other"],
+    ["symbolic-ref", "HEAD", "refs/heads/other"],
+    ["branch", "-D", "other"],
+    ["tag", "mine"],
+    ["stash", "--include-untracked"],
+    ["update-ref", "refs/heads/main", "HEAD~1"],
+    ["-C", "{main}", "commit", "--allow-empty", "-m", "mine"],
+]
+
+
+@pytest.mark.skipif(version() < (2, 54), reason="git 2.54 is the first with hooks that configuration names")
+@pytest.mark.parametrize("name", ["plain", "a 'b' \"c\"", "back\\slash [x]*"])
+def test_s29_a_hook_by_name_refuses_where_a_worker_turns_the_others_off(tmp_path: Path, name: str) -> None:
+    repo = RepoKit.make(tmp_path / name / "repo")
+    repo.git("branch", "other")
+    hall = Hall(repo)
+    draft = "git:COMMIT_EDITMSG"  # of a commit in the main work tree, before it is refused
+    before = repo.fingerprint(ignore_refs=OURS)
+    tries = [["-c", "core.hooksPath=/dev/null", *(word.replace("{main}", str(repo.path)) for word in words)]
+             for words in AROUND]  # fmt: skip
+    (job,) = hall.done(hall.spawn(sys.executable, "-c", WORKER, json.dumps(tries)))
+    assert job.result == "succeeded", hall.events(job.job_id)
+    for words, (status, stderr, _) in zip(tries, json.loads(hall.events(job.job_id)[-1].content), strict=True):
+        assert (status != 0, stderr.count("wt: refused: ")) == (True, 1), (words, stderr)
+    assert {**repo.fingerprint(ignore_refs=OURS), draft: None} == {**before, draft: None}
+    assert hall.changed(job.job_id) == {"edited.txt": "A"}
+    # Nobody else is asked.
+    repo.git("-c", "core.hooksPath=/dev/null", "tag", "mine")
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pytest
 
 from tests.kit import RepoKit
 from worktrees.errors import GitFailed, NotFound, Refused
-from worktrees.git import ObjectStore, Process, discover, read_commit, reader, run, tree_changes
+from worktrees.git import ObjectStore, Process, discover, door, read_commit, reader, run, tree_changes
 from worktrees.model import Oid
 from worktrees.store import State
 
@@ -27,6 +27,71 @@ def test_variables_of_a_calling_hook_do_not_redirect_us(repo: RepoKit, monkeypat
     assert found.work_tree == repo.path
     assert found.git_dir == repo.path / ".git"
     assert found.git("rev-parse", "--git-path", "index").text.endswith("repo/.git/index")
+
+
+NAMES = ["x", "a.b =c]", "\udcff", "reference-transaction", "post-index-change"]
+
+
+@pytest.mark.parametrize("place", ["config", "config.worktree", "included"])
+def test_hooks_that_the_repository_names_are_turned_off_by_name(
+    repo: RepoKit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    """What git 2.55 is told: its switch of an event fails where a command has the event's name."""
+    monkeypatch.setattr(door, "version", lambda: (2, 55))
+    tree, file = tmp_path / "tree", repo.path / ".git/config"
+    repo.git("worktree", "add", "--quiet", "--detach", tree)
+    git_dir = repo.path / ".git/worktrees/tree"
+    assert told(git_dir) == {"post-index-change", "reference-transaction"}  # by every call
+    if place == "config.worktree":
+        repo.git("config", "extensions.worktreeConfig", "true")
+        file = git_dir / "config.worktree"
+    if place == "included":
+        file = tmp_path / "more"
+        repo.git("config", "include.path", file)
+    for name in NAMES:
+        repo.git("config", "--file", file, f"hook.{name}.command", "true")
+    assert told(git_dir) == set(NAMES)
+    assert told(repo.path / ".git") == (set(NAMES[3:]) if place == "config.worktree" else set(NAMES))
+    monkeypatch.setattr(door, "version", lambda: (2, 53))
+    assert told(git_dir) == {"post-index-change", "reference-transaction"}
+
+
+def test_hooks_that_the_user_names_are_turned_off_where_git_knows_no_switch_for_all(
+    repo: RepoKit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repo.git("config", "--global", "hook.mine.command", "true")
+    for version, names in {(2, 53, 9): set[str](), (2, 54, 1): {"mine"}, (2, 55, 0): set[str]()}.items():
+        monkeypatch.setattr(door, "version", lambda version=version: version)
+        assert told(repo.path / ".git") - {"post-index-change", "reference-transaction"} == names
+
+
+def told(git_dir: Path) -> set[str]:
+    """The names under which a call of ours turns hooks off."""
+    done = run("--no-pager", "config", "--null", "--get-regexp", r"^hook\..*\.enabled$", git_dir=git_dir)
+    pairs = [os.fsdecode(record).partition("\n") for record in done.records]
+    assert {value for _, _, value in pairs} == {"false"}
+    return {key.removeprefix("hook.").removesuffix(".enabled") for key, _, _ in pairs}
+
+
+@pytest.mark.skipif(door.version() < (2, 54), reason="git 2.54 is the first with hooks that configuration names")
+@pytest.mark.parametrize("also", ["", "reference-transaction", "post-index-change"])
+def test_hooks_that_configuration_names_do_not_run(repo: RepoKit, tmp_path: Path, also: str) -> None:
+    canary = tmp_path / "canary"
+    repo.git("config", "hook.a=b.command", f"touch {canary}")
+    repo.git("config", "hook.a=b.event", "reference-transaction")
+    repo.git("config", "--add", "hook.a=b.event", "post-index-change")
+    if also:
+        repo.git("config", f"hook.{also}.command", f"touch {canary}")
+    here = discover(repo.path)
+    (repo.path / "README.md").touch()
+
+    here.git("update-index", "-q", "--refresh")
+    here.git("read-tree", "HEAD")
+    here.update_ref("refs/wt/test", Oid(repo.head()), None, reason="test")
+
+    assert not canary.exists()
+    repo.git("tag", "mine")
+    assert canary.exists()  # it is alive
 
 
 @pytest.mark.parametrize(

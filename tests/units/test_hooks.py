@@ -105,6 +105,8 @@ def test_everybody_else_passes(guarded: RepoKit, command: str) -> None:
         ("prepared", b"0 1 refs/wt/w-1/base\n", 1),
         ("prepared", b"0 1 refs/bisect/bad\n", 0),
         ("prepared", b"ref:refs/heads/main ref:refs/heads/other HEAD\n", 1),
+        ("prepared", b"a0 ref:refs/heads/other HEAD\n", 1),
+        ("prepared", b"ref:refs/heads/main ref:refs/heads/main HEAD\n", 0),
         ("prepared", b"0 1 FETCH_HEAD\n", 0),
         ("prepared", b"0 1 refs/remotes/origin/main\n", 0),
         ("prepared", b"", 0),
@@ -115,8 +117,9 @@ def test_everybody_else_passes(guarded: RepoKit, command: str) -> None:
 )
 def test_reference_transaction(state: str, line: bytes, status: int) -> None:
     done = call("reference-transaction", state, stdin=line)
-    name = line.split()[-1] if line.split() else b""
-    said = b"wt: refused: moving `" + name + b"`\n" + FACTS if status else b""
+    _, new, name = line.splitlines()[-1].split() if line else (b"", b"", b"")
+    what = b"switching `HEAD` to `refs/heads/other`" if new.startswith(b"ref:") else b"moving `" + name + b"`"
+    said = b"wt: refused: " + what + b"\n" + FACTS if status else b""
     assert (done.returncode, done.stderr, done.stdout) == (status, said, b"")
     assert call("reference-transaction", state, stdin=line, worker=False).returncode == 0
 

@@ -10,6 +10,7 @@ them in the checkout, where they are not yet. A hook that lies in the tree is th
 from __future__ import annotations
 
 import os
+import re
 from typing import TYPE_CHECKING
 
 from worktrees.boss.checking import Checking
@@ -90,16 +91,25 @@ class Accompaniment(Checking):
 def _places(repo: Repo) -> set[str]:
     """What of the work tree hooks run from, relative to its top: as it is named, and where links lead.
 
-    Where they lie in a directory of another one, as `.husky/_` does, they call what is beside them.
+    Where they lie in a directory of another one, as `.husky/_` does, they call what is beside them. Of a command that
+    configuration names, every word may be a path.
     """
-    from worktrees.git.hooks import hooks_directory
+    from worktrees.git.hooks import hooks_directory, named_commands
 
     directory, top = os.path.normpath(hooks_directory(repo)), os.fspath(repo.work_tree or "/")
     real = os.path.realpath(top)
     named = [os.path.relpath(directory, top)]
     named += [os.path.relpath(os.path.realpath(path), real) for path in (directory, os.path.join(directory, _HOOK))]
+    for word in {word for command in named_commands(repo, _HOOK) for word in _words(command)}:
+        path = os.path.join(top, word)
+        named += {os.path.relpath(path, top), os.path.relpath(os.path.realpath(path), real)} - {"."}
     inside = {path for path in named if path.split("/")[0] != ".."}
     return inside | {os.path.dirname(path) for path in inside} - {""}
+
+
+def _words(command: str) -> list[str]:
+    """What of a shell's command may be a path: its words, and what options and variables are set to."""
+    return [word for word in re.split(r"[\s;&|<>(){}'\"`=]+", command) if word and not word.startswith("-")]
 
 
 def _meet(one: str, other: str) -> bool:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -18,6 +19,7 @@ import time
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cache
+from types import MappingProxyType
 from typing import IO, TYPE_CHECKING, Self, cast
 
 from worktrees.errors import GitFailed, Refused
@@ -45,7 +47,7 @@ _KEPT_VARIABLES = frozenset(
 )
 _SETTINGS = (
     "core.hooksPath=/dev/null",
-    # Hooks that configuration names (git 2.54); these are the events of what we run.
+    # Hooks that configuration names; these are the events of what we run. What this leaves: `_silenced`.
     "hook.post-index-change.enabled=false",
     "hook.reference-transaction.enabled=false",
     "core.fsmonitor=false",
@@ -65,6 +67,15 @@ _SETTINGS = (
     "commit.gpgSign=false",
     "advice.detachedHead=false",
 )
+# Of what we run, what runs no hook.
+_HOOKLESS = frozenset(
+    {
+        "cat-file", "commit-tree", "config", "diff-files", "diff-tree", "for-each-ref", "hash-object", "index-pack",
+        "init", "log", "ls-files", "ls-tree", "merge-base", "merge-tree", "pack-objects", "rev-list", "rev-parse",
+        "unpack-objects", "var",
+    }
+)  # fmt: skip
+_SECTIONS = re.compile(rb"\[(?:hook|include)", re.IGNORECASE)
 _ARGUMENTS = tuple(word for setting in _SETTINGS for word in ("-c", setting))
 # Objects, refs and index reach the disk before the call returns; the caller still syncs directories
 # (`ObjectStore.make_durable`).
@@ -116,8 +127,10 @@ class Completed:
         return records
 
 
-def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
-    """The environment git runs in."""
+def environment(
+    extra: Mapping[str, str] | None = None, *, settings: Mapping[str, str] = MappingProxyType({})
+) -> dict[str, str]:
+    """The environment git runs in; `settings` go before the user's."""
     clean = {
         name: value for name, value in os.environ.items() if not name.startswith("GIT_") or name in _KEPT_VARIABLES
     }
@@ -131,9 +144,12 @@ def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
         GIT_ATTR_NOSYSTEM="1" if "GIT_CONFIG_NOSYSTEM" in os.environ else "0",
     )
     if (stand_ins := _stand_ins.get()) is not None:
+        clean.update(GIT_ALLOW_PROTOCOL="none", GIT_NO_LAZY_FETCH="1")
+        settings = {**stand_ins, **settings}
+    if settings:
         # Not as arguments: those split at the first `=`, which may be part of a name.
-        clean.update(GIT_ALLOW_PROTOCOL="none", GIT_NO_LAZY_FETCH="1", GIT_CONFIG_COUNT=str(len(stand_ins)))
-        for number, (name, value) in enumerate(stand_ins.items()):
+        clean["GIT_CONFIG_COUNT"] = str(len(settings))
+        for number, (name, value) in enumerate(settings.items()):
             clean.update({f"GIT_CONFIG_KEY_{number}": name, f"GIT_CONFIG_VALUE_{number}": value})
     if extra:
         clean.update(extra)
@@ -176,7 +192,40 @@ def temporary_place() -> str:
     return next((place for place in places if os.access(place, os.W_OK | os.X_OK)), places[0])
 
 
+def _silenced(word: str | bytes, git_dir: Path | str | None) -> dict[str, str]:
+    """Settings that turn off hooks one by one, by the names that configuration gives them.
+
+    Git 2.54 knows no other way. Newer ones turn off an event, but not where a command is configured under the event's
+    own name: what a worker may write, so the repository's configuration is looked at before every call.
+    """
+    if git_dir is None or word in _HOOKLESS or version() < (2, 54):
+        return {}
+    if version() >= (2, 55) and not _may_name_hooks(os.fspath(git_dir)):
+        return {}
+    done = run("config", "--null", "--name-only", "--get-regexp", r"^hook\..*\.", git_dir=git_dir, expect=(0, 1))
+    return {f"{os.fsdecode(name.rpartition(b'.')[0])}.enabled": "false" for name in done.records}
+
+
+def _may_name_hooks(git_dir: str) -> bool:
+    """Whether a repository's configuration has hooks in it, or more files; names of sections know no escapes."""
+    common = git_dir
+    with contextlib.suppress(OSError), open(os.path.join(git_dir, "commondir"), "rb") as file:
+        common = os.path.join(git_dir, os.fsdecode(file.read().rstrip(b"\n")))
+    for path in (os.path.join(common, "config"), os.path.join(git_dir, "config.worktree")):
+        try:
+            with open(path, "rb") as file:
+                content = file.read()
+        except FileNotFoundError:
+            continue
+        except OSError:
+            return True  # git says what is wrong with it
+        if _SECTIONS.search(content):
+            return True
+    return False
+
+
 def _place(
+    word: str | bytes,
     git_dir: Path | str | None,
     work_tree: Path | str | None,
     index: Path | str | None,
@@ -189,7 +238,7 @@ def _place(
         extra["GIT_WORK_TREE"] = os.fspath(work_tree)
     if index is not None:
         extra["GIT_INDEX_FILE"] = os.fspath(index)
-    return environment(extra)
+    return environment(extra, settings=_silenced(word, git_dir))
 
 
 def _command(args: Sequence[str | bytes], config: Iterable[str], *, durable: bool) -> list[str | bytes]:
@@ -226,7 +275,7 @@ def run(
     done = subprocess.run(
         command,
         cwd=cwd if cwd is not None else "/",
-        env=_place(git_dir, work_tree, index, env),
+        env=_place(args[0], git_dir, work_tree, index, env),
         input=stdin,
         stdin=subprocess.DEVNULL if stdin is None else None,
         capture_output=True,
@@ -267,7 +316,7 @@ class Process:
         self._process: subprocess.Popen[bytes] = subprocess.Popen(
             _command(args, config, durable=False),
             cwd=cwd if cwd is not None else "/",
-            env=_place(git_dir, work_tree, index, {"GIT_FLUSH": "1", **(env or {})}),
+            env=_place(args[0], git_dir, work_tree, index, {"GIT_FLUSH": "1", **(env or {})}),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._stderr,
@@ -348,7 +397,7 @@ def pipe(
     first = subprocess.Popen(
         _command(producer, (), durable=False),
         cwd="/",
-        env=_place(producer_git_dir, None, None, producer_env),
+        env=_place(producer[0], producer_git_dir, None, None, producer_env),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -360,7 +409,7 @@ def pipe(
     second = subprocess.Popen(
         _command(consumer, (), durable=durable),
         cwd="/",
-        env=_place(consumer_git_dir, None, None, None),
+        env=_place(consumer[0], consumer_git_dir, None, None, None),
         stdin=first_output,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -1,4 +1,4 @@
-"""The boss's own hooks: where one lies, and running it as git would.
+"""The boss's own hooks: where they lie, what configuration names, and running one as git would.
 
 Everything else in this package keeps hooks off. Here one runs because the boss asked for it, in his checkout, with his
 environment and configuration, by `git hook run`; whether it is still his own is for the caller to know.
@@ -31,6 +31,20 @@ def hooks_directory(repo: Repo) -> Path:
     """Where the hooks of a work tree lie, by the user's configuration."""
     named = repo.own_setting("core.hooksPath", "path")
     return Path(repo.work_tree or "/", named) if named else repo.common_dir / "hooks"
+
+
+def named_commands(repo: Repo, event: str) -> list[str]:
+    """What git 2.54 and newer hand to a shell for an event, by the user's configuration."""
+    commands, hooks = dict[str, str](), set[str]()
+    for name, value in repo.settings(r"^hook\..*\.(event|command)$", scope="--includes"):
+        hook, _, key = name.rpartition(".")
+        if key == "command":
+            commands[hook] = value
+        elif value == event:
+            hooks.add(hook)
+        elif not value:
+            hooks.discard(hook)  # as git has it
+    return [command for hook, command in commands.items() if hook in hooks]
 
 
 def run_hook(repo: Repo, name: str, *words: str) -> door.Completed:
