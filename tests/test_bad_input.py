@@ -27,6 +27,7 @@ def assert_one_line(answer: Answer, status: int, code: str) -> None:
     assert error.startswith("wt: error: "), str(answer)
     message = error.removeprefix("wt: error: ")
     assert not message.endswith("."), str(answer)
+    assert "\\n" not in message, str(answer)
     assert not message[:1].isupper() or message.startswith("HEAD"), str(answer)
     assert hint.startswith("hint: "), str(answer)
     assert code, str(answer)
@@ -202,6 +203,10 @@ def test_no_such_base(wt: Wt, base: str) -> None:
         ("events",),
         ("lease", "extend"),
         ("completion", "cmd"),
+        ("completion",),
+        ("list", "everything"),
+        ("workflow",),
+        ("hooks",),
     ],
 )
 def test_words_that_make_no_sense(wt: Wt, words: tuple[str, ...]) -> None:
@@ -214,6 +219,33 @@ def test_the_nearest_command_and_option_are_suggested(wt: Wt) -> None:
     assert "did you mean `merge`?" in wt("meger", status=2).stderr
     assert "did you mean `--name`?" in wt("spawn", "--nmae", "x", status=2).stderr
     assert wt("meger", "--json", status=2).json["error"]["details"]["nearest"] == "merge"
+    assert "did you mean `lease extend`?" in wt("lease", "extnd", status=2).stderr
+    # What is an argument is no option.
+    assert "hint: wt lease extend --help" in wt("lease", "extend", "one", "--ttl", "5m", status=2).stderr
+
+
+def test_a_first_word_alone_is_told_the_second_ones(wt: Wt) -> None:
+    answer = refused(wt, "workflow", status=2, code="usage")
+
+    assert answer.stderr == (
+        "wt: error: `wt workflow` takes one more word: `close`, `list`\nhint: wt workflow --help\n"
+    )
+    assert wt("workflow", "--help", status=0).stdout.startswith("Usage: wt workflow ")
+
+
+def test_json_goes_after_the_command(wt: Wt) -> None:
+    assert wt("--json", "list", status=2).json["error"]["hint"] == "wt list --json"
+
+
+def test_a_job_that_cannot_start_is_no_success(wt: Wt) -> None:
+    """It is on record, with why; nothing ran, so nothing has to be said about what would have held it."""
+    answer = wt("spawn", "--sparse", "nowhere", "--json", "--", "true", env={"WT_SANDBOX": "auto"}, status=1)
+
+    (job,) = answer.data["jobs"]
+    assert (answer.code, answer.json["warnings"]) == ("job-failed", [])
+    assert (job["result"], job["startedAt"], job["workspace"]) == ("failed", None, None)
+    assert "no directory `nowhere`" in answer.json["error"]["message"]
+    assert wt("result", job["jobId"], status=1).stderr.splitlines()[-2].endswith(job["reason"])
 
 
 @pytest.mark.usefixtures("untouched")

@@ -160,6 +160,32 @@ def test_nothing_waits(repo: RepoKit, wt: Wt, words: list[str]) -> None:
     assert wt("merge", "--continue", "--abort", "--json", status=2).code == "usage"
 
 
+def test_going_on_goes_by_what_was_asked_and_by_nothing_else(repo: RepoKit, wt: Wt) -> None:
+    """An option beside it would be lost without a word; `--dry-run` even went on."""
+    for name in ("one", "two"):
+        spawn(wt, name, adds(5, name))
+    before, (_, there, _) = repo.fingerprint(), laid_out(wt)
+    resolve(there, "line 5 both")
+
+    for words in (
+        ["-n"],
+        ["--check", "true"],
+        ["--no-gpg-sign"],
+        ["--into", "main"],
+        ["one"],
+        ["--strategy", "squash"],
+    ):
+        for word in ("--continue", "--abort"):
+            answer = wt("merge", word, *words, "--json", status=2)
+            assert (answer.code, answer.json["error"]["hint"]) == ("usage", f"wt merge {word}")
+    said = "`--continue` stands alone, without `--dry-run`, `--author`: the merge that waits knows what was asked"
+    assert wt("merge", "--continue", "-n", "--author", "", status=2).stderr.startswith(f"wt: error: {said}\n")
+
+    assert repo.fingerprint() == before
+    assert wt("merge", "--continue", "--json", status=0).data["landed"]
+    assert repo.read("src/app.py").splitlines()[4] == b"line 5 both"
+
+
 def test_an_abort_keeps_what_was_there(repo: RepoKit, wt: Wt) -> None:
     for name in ("one", "two"):
         spawn(wt, name, adds(5, name))

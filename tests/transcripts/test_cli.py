@@ -193,7 +193,9 @@ def test_the_answer_is_alone_on_standard_output(repo: RepoKit, wt: Wt) -> None:
     repo.write("notes", "mine\n")
     answer = wt("spawn", "--name", "one", status=0)
 
-    assert re.fullmatch(r"Opened one from [0-9a-f]{10} \(main\) as j-\w{8} in /.*\n", answer.stdout)
+    assert re.fullmatch(
+        r"Opened one from [0-9a-f]{10} \(main\) as j-\w{8} in /.*; end it with: wt settle one\n", answer.stdout
+    )
     assert answer.stderr == "wt: warning: 1 uncommitted path of the checkout left out\n"
     as_json = wt("spawn", "--name", "two", "--json", status=0)
     assert as_json.stderr == ""

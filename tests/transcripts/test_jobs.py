@@ -92,6 +92,23 @@ def test_s08_a_cursor_and_a_stream(wt: Wt, gate: Gate) -> None:
     assert refused.code == "usage"
 
 
+def test_s10_who_waits_for_an_open_job_is_told(wt: Wt, gate: Gate) -> None:
+    """Nobody but its caller ends it, who may be the one that waits."""
+    spawn(wt, gate.shell(), "--name", "busy")
+    wt("spawn", "--name", "mine", status=0)
+    gate.wait_arrivals(1)
+
+    said = "wt: waiting for `mine`, open until: wt settle mine\n"
+    assert wt("wait", "--timeout", "0.1s", status=1).stderr.startswith(said)
+    assert wt("wait", "mine", "--any", "--timeout", "0.1s", status=1).stderr.startswith(said)
+    # One of these ends by itself.
+    for words in (["--any"], ["busy"]):
+        assert said not in wt("wait", *words, "--timeout", "0.1s", status=1).stderr
+    gate.release()
+    wt("settle", "mine", status=0)
+    assert wt("wait", status=0).stderr == ""
+
+
 def test_s10_wait_any(wt: Wt, gate: Gate) -> None:
     done, held = spawn(wt, "true"), spawn(wt, gate.shell())
     first = wt("wait", "--any", "--json", status=0).data

@@ -199,14 +199,19 @@ class Boss(Providing, Foresight, Guarding):
         timeout_seconds: float | None = None,
         workflow: str | None = None,
         acknowledge: bool = True,
+        narrate: Callable[[str], object] | None = None,
     ) -> Waited:
         """Blocks until all jobs are done, or any that was not returned before; a time-out cancels nothing.
 
-        Without `acknowledge` the one returned for `any` counts as not returned.
+        Without `acknowledge` the one returned for `any` counts as not returned. `narrate` is told of jobs that somebody
+        has to settle before this returns.
         """
         self._boss_only("wait")
         self.mend_jobs()
         chosen = jobs.resolve(self.state, words) if words else jobs.load_all(self.state, self._name(workflow))
+        opened = [job.name or job.job_id for job in chosen if job.state == "open"]
+        if narrate is not None and opened and (not any or len(opened) == len(chosen)):
+            narrate(f"waiting for {listed(opened)}, open until: wt settle {opened[0]}")
         waited = jobs.wait(
             self.place,
             [job.job_id for job in chosen],

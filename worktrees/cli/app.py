@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 from typing import Any
 
 import click
 
 from worktrees.cli.session import Session
 from worktrees.errors import Refused, Usage, WorktreesError
-from worktrees.render.text import shown
+from worktrees.render.text import listed, shown
 
 # Section, then commands in reading order: name -> (file, what `wt --help` says). A test holds the words against the
 # commands' own.
@@ -77,6 +78,30 @@ all or nothing, and takes a merge back.
 
 Every command: wt --help. One of them: wt COMMAND --help. The whole story in a throw-away repository: wt demo.
 """
+
+
+class Family(click.Group):
+    """Commands that share their first word, `lease extend`."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """The words of a call; without the second one it is told which there are."""
+        if all(word == "--json" for word in args):
+            raise Usage(
+                f"`{ctx.command_path}` takes one more word: {listed(self.list_commands(ctx))}",
+                hint=f"{ctx.command_path} --help",
+            )
+        return super().parse_args(ctx, args)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """The command a call names; a typo is answered with the nearest name."""
+        if args[0] not in self.commands:
+            raise unknown("command", f"{self.name} {args[0]}", self._full_names(), f"{ctx.command_path} --help")
+        return super().resolve_command(ctx, args)
+
+    def _full_names(self) -> list[str]:
+        return [f"{self.name} {name}" for name in self.commands]
 
 
 class Commands(click.Group):
@@ -176,7 +201,13 @@ def _usage(error: click.ClickException, session: Session) -> WorktreesError:
     context = getattr(error, "ctx", None)
     path = context.command_path if context is not None else f"wt {session.command}".strip()
     if isinstance(error, click.NoSuchOption):
-        known = [name for parameter in context.command.params for name in parameter.opts] if context is not None else []
+        if error.option_name == "--json" and path == "wt":
+            meant = next((word for word in session.words if word in PLACES), "list")
+            return Usage("`--json` goes after the command", hint=f"wt {meant} --json")
+        parameters = context.command.params if context is not None else []
+        known = [name for each in parameters if isinstance(each, click.Option) for name in each.opts]
         return unknown("option", error.option_name, known, f"{path} --help")
-    message = error.format_message().strip().rstrip(".").replace("'", "`")
+    # One line: click puts the choices of an argument below each other.
+    message = " ".join(error.format_message().split()).rstrip(".").replace("'", "`")
+    message = re.sub(r"^(Got unexpected extra arguments?) \((.*)\)$", r"\1 `\2`", message)
     return Usage(message[:1].lower() + message[1:], hint=f"{path} --help")

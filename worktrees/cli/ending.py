@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from worktrees.cli.app import Family
 from worktrees.cli.options import DURATION, job_argument, jobs_argument, verb
 from worktrees.model import Jobs
 from worktrees.render.jobs import job_card, jobs_table
@@ -45,7 +46,7 @@ def cancel(session: Session, jobs: tuple[str, ...], force: bool) -> int:
     return _answer(session, session.boss().cancel(*jobs, force=force))
 
 
-@click.group("lease", short_help="Let a job go on for longer.")
+@click.group("lease", cls=Family, short_help="Let a job go on for longer.")
 def lease() -> None:
     """Let a job go on for longer."""
 
@@ -58,7 +59,7 @@ def extend(session: Session, job: str, ttl: float) -> int:
     return _answer(session, [session.boss().extend_lease(job, ttl)])
 
 
-@click.group("workflow", short_help="List or close workflows.")
+@click.group("workflow", cls=Family, short_help="List or close workflows.")
 def workflow() -> None:
     """List or close workflows.
 

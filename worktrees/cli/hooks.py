@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from worktrees.cli.app import Family
 from worktrees.cli.options import dry_run_option, verb
 
 if TYPE_CHECKING:
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from worktrees.model import Hooks
 
 
-@click.group("hooks", short_help="Refuse commits in workspaces, also beside hooks of yours.")
+@click.group("hooks", cls=Family, short_help="Refuse commits in workspaces, also beside hooks of yours.")
 def hooks() -> None:
     """Refuse commits in workspaces, also beside hooks of yours.
 

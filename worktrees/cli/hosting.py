@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
+from worktrees.cli.app import Family
 from worktrees.cli.options import dry_run_option, verb
 from worktrees.errors import NotFound, Usage, WorktreesError
 
@@ -101,7 +102,7 @@ def _own_name() -> str:
 
 
 # ------------------------------------------------------------------------------------------------------------- hooks
-@click.group("hook", short_help="Make and take back worktrees for a host that asks for them.")
+@click.group("hook", cls=Family, short_help="Make and take back worktrees for a host that asks for them.")
 def hook() -> None:
     """Make and take back worktrees for a host that asks for them.
 

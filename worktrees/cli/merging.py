@@ -7,6 +7,7 @@ import os
 from typing import TYPE_CHECKING, Any, get_args
 
 import click
+from click.core import ParameterSource
 
 from worktrees.cli.options import DURATION, dry_run_option, jobs_argument, verb, workflow_option
 from worktrees.errors import Conflicted, HonestNo, Usage
@@ -35,7 +36,10 @@ if TYPE_CHECKING:
 @click.option(
     "-m", "--message", metavar="TEXT", help="Message of the merge commits (default: the job's name and task)."
 )
-@click.option("--strategy", metavar="NAME", default="three-way", show_default=True, help="How results become commits.")
+@click.option(
+    "--strategy", metavar="NAME", default="three-way", show_default=True,
+    help="How results become commits: three-way, rebase or squash.",
+)  # fmt: skip
 @click.option(
     "--order",
     type=click.Choice(get_args(MergeOrder)),
@@ -103,7 +107,7 @@ def merge(
     if wishes["author"] is None:
         del wishes["author"]  # the setting decides
     if go_on or abort:
-        return _resolved(session, jobs, abort=abort, both=go_on and abort)
+        return _resolved(session, abort=abort)
     wishes["check"] = list(check) if check or no_check else None
     boss = session.boss()
     checked = bool(check) or (not no_check and boss.is_checked())
@@ -113,11 +117,19 @@ def merge(
     return _answer(session, merged)
 
 
-def _resolved(session: Session, jobs: tuple[str, ...], *, abort: bool, both: bool) -> int:
-    """`merge --continue` and `--abort`, which go by what was asked when the merge began."""
-    if both or jobs:
-        word = "--abort" if abort else "--continue"
-        raise Usage(f"`{word}` stands alone: the merge that waits knows its jobs", hint=f"wt merge {word}")
+def _resolved(session: Session, *, abort: bool) -> int:
+    """`merge --continue` and `--abort`, which go by what was asked when the merge began, and so by nothing else."""
+    word, context = "--abort" if abort else "--continue", click.get_current_context()
+    said = [
+        max(each.opts, key=len) if isinstance(each, click.Option) else "JOB"
+        for each in context.command.params
+        if context.get_parameter_source(each.name or "") is ParameterSource.COMMANDLINE
+    ]
+    if beside := [each for each in said if each not in (word, "--json")]:
+        raise Usage(
+            f"`{word}` stands alone, without {listed(beside)}: the merge that waits knows what was asked",
+            hint=f"wt merge {word}",
+        )
     boss = session.boss()
     if abort:
         return _answer(session, boss.merge_abort())

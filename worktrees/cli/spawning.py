@@ -110,6 +110,13 @@ def spawn(session: Session, command: tuple[str, ...], count: int | None, from_fi
             hint=first.hint or "wt list",
             details={"failures": [failure.dump() for failure in spawned.failures]},
         )
+    elif dead := [job for job in spawned.jobs if job.state == "done" and job.started_at is None]:
+        word = dead[0].name or dead[0].job_id
+        error = HonestNo(
+            f"{listed([job.name or job.job_id for job in dead])} could not start: {dead[0].reason}",
+            hint=f"wt result {word}",
+            details={"jobs": [job.job_id for job in dead]},
+        )
     if session.json:
         return session.answer(spawned, error=error)
     from worktrees.render.answers import spawned_text

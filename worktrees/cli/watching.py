@@ -49,7 +49,7 @@ def wait(session: Session, jobs: tuple[str, ...], any_: bool, timeout: float | N
 
     Exit status 1 when the time ran out, or a job that was waited for did not succeed.
     """
-    waited = session.boss().wait(*jobs, any=any_, timeout_seconds=timeout, workflow=workflow)
+    waited = session.boss().wait(*jobs, any=any_, timeout_seconds=timeout, workflow=workflow, narrate=session.narrate)
     done = [job for job in waited.jobs if job.job_id in waited.completed]
     error: HonestNo | None = None
     if waited.timed_out:

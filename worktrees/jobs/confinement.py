@@ -53,7 +53,8 @@ def report() -> list[SandboxLevel]:
 def unprotected(state: State, settings: Settings, jobs: Iterable[Job]) -> str | None:
     """What to say when some of these jobs run behind no wall although nobody wanted that."""
     bare = [job for job in jobs if job.command and job.sandbox == "none" and job.state not in ("queued", "starting")]
-    bare = [job for job in bare if job.access != "danger-full-access"]
+    # One that could not start ran nothing.
+    bare = [job for job in bare if job.access != "danger-full-access" and (job.started_at or job.state != "done")]
     if not bare or settings.sandbox == "none":
         return None
     why = "; ".join(f"{level}: {reason}" for level, reason in levels(state).why_not.items()) or "see wt logs"

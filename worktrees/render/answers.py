@@ -53,7 +53,7 @@ def spawned_text(spawned: Spawned, out: Terminal) -> str:
         if job.state == "queued" and job.waiting:
             line += f"; waits: {shown(job.waiting)}"
         if job.state == "open" and job.workspace:
-            line += f" in {shown(job.workspace)}"
+            line += f" in {shown(job.workspace)}; end it with: wt settle {shown(job.name or job.job_id)}"
         if job.state == "done" and job.reason:
             line += f": {shown(job.reason)}"
         lines.append(line)
@@ -119,7 +119,9 @@ def _remarks(changed: ChangeSet, out: Terminal) -> list[str]:
         names = listed([file.path for file in changed.ignored_created], 3)
         lines.append(f"ignored files created: {names} ({size(total)})")
     if not changed.verified:
-        lines.append(out.paint("unverified: something in the workspace could not be captured", "red"))
+        lines.append(
+            out.paint("unverified: something could not be captured, or the worker was killed while it wrote", "red")
+        )
     if changed.audit.quarantine:
         lines.append(out.paint("quarantined: merged only when named", "red"))
     return lines + findings_lines(changed.audit.findings, out)
