@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -405,6 +406,53 @@ def test_into_a_branch_another_worktree_has_checked_out(desk: Desk, tmp_path: Pa
     assert refused.value.details["paths"] == ["notes2"]
     undo(desk.place)
     assert kit.git("-C", there, "status", "--porcelain") == b"?? notes\n?? notes2\n"
+
+
+def test_into_another_name_of_a_branch(desk: Desk) -> None:
+    """A symbolic branch stays one, and the checkout of the branch it names comes along."""
+    kit = desk.kit
+    kit.git("symbolic-ref", "refs/heads/old", "refs/heads/main")
+    operation = desk.land([desk.job({"src/new.py": "new\n"})], into="old")
+    assert (operation.branch, kit.head()) == ("main", operation.after)
+    assert kit.text("symbolic-ref", "refs/heads/old") == "refs/heads/main"
+    assert kit.text("status", "--porcelain") == ""
+
+
+@pytest.mark.parametrize("locked", [True, False])
+def test_a_branch_whose_worktree_is_away_does_not_move_under_it(desk: Desk, tmp_path: Path, locked: bool) -> None:
+    """As git refuses to fetch into it: the work tree may come back, with the files and the index it had."""
+    kit, there = desk.kit, tmp_path / "portable"
+    kit.git("worktree", "add", "--quiet", "-b", "portable", there)
+    if locked:
+        kit.git("worktree", "lock", there)
+    before = untouched(kit)
+    there.rename(tmp_path / "away")
+    with pytest.raises(Refused) as refused:
+        desk.land([desk.job({"src/new.py": "new\n"})], into="portable")
+    assert refused.value.code == "not-checked-out"
+    (tmp_path / "away").rename(there)
+    assert untouched(kit) == before
+    assert kit.git("-C", there, "status", "--porcelain") == b""
+    there.rename(tmp_path / "away")
+    kit.git(*(refused.value.hint or "").partition(": git ")[2].split())
+    assert desk.land([desk.job({"src/new.py": "new\n"})], into="portable").worktree is None
+
+
+def test_recovery_ends_though_the_worktree_went_meanwhile(desk: Desk, tmp_path: Path) -> None:
+    kit, there = desk.kit, tmp_path / "other"
+    kit.git("worktree", "add", "--quiet", "-b", "other", there)
+
+    def killed(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(checkout, "switch", killed)
+        with pytest.raises(KeyboardInterrupt):
+            desk.land([desk.job({"src/new.py": "new\n"})], into="other")
+    shutil.rmtree(there)
+    assert [finding.code for finding in recover(desk.place)] == ["operation-finished"]
+    assert [operation.state for operation in operations(desk.place.state)] == ["done"]
+    assert kit.git("show", "other:src/new.py") == b"new\n"
 
 
 def test_without_a_commit(desk: Desk) -> None:

@@ -27,7 +27,8 @@ class Target:
 def find_target(repo: Repo, into: str | None = None) -> Target:
     """The branch checked out here, or the named one wherever it is.
 
-    Raises: Refused `detached-head`, `unborn-branch`, `operation-in-progress`; NotFound for no such branch.
+    Raises: Refused `detached-head`, `unborn-branch`, `operation-in-progress`, `not-checked-out` where the work tree
+    that has it is gone; NotFound for no such branch.
     """
     if into is None:
         head = repo.head()
@@ -46,13 +47,23 @@ def find_target(repo: Repo, into: str | None = None) -> Target:
             )
         return Target(head.ref, head.commit, repo)
     ref = into if into.startswith("refs/heads/") else f"refs/heads/{into}"
+    # A branch may be another name of one (`git symbolic-ref refs/heads/old refs/heads/new`); that one moves.
+    ref = repo.git("symbolic-ref", "--quiet", ref, expect=(0, 1, 128)).text or ref
     before = repo.ref(ref)
     if before is None:
         raise NotFound(f"no branch `{into}`", hint="git branch --list")
     _refuse_held(repo, ref)
     found = repo.worktree_of_branch(ref)
-    if found is None or not found.path.is_dir():
+    if found is None:
         return Target(ref, before, None)
+    if not found.path.is_dir():
+        # It may be on a disk that comes back, and would then hold the files of another commit.
+        raise Refused(
+            f"`{ref.removeprefix('refs/heads/')}` is checked out in `{found.path}`, which is not there",
+            code="not-checked-out",
+            hint=f"bring it back, or: git worktree remove --force --force {found.path}",
+            details={"worktree": str(found.path)},
+        )
     there = repo if repo.work_tree is not None and found.path == repo.work_tree else repo.at(found.path)
     if (under_way := there.operation_in_progress()) is not None:
         raise Refused(

@@ -429,7 +429,7 @@ def _finish_files(place: Place, repo: Repo, slot: log.Slot, start: Oid, end: Oid
 
 def _repo_of(place: Place, operation: Operation) -> Repo | None:
     """The work tree an operation writes to; None when it has none, or it is gone."""
-    if operation.worktree is None:
+    if operation.worktree is None or not Path(operation.worktree).is_dir():
         return None
     if str(place.repo.work_tree) == operation.worktree:
         return place.repo
