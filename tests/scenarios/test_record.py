@@ -4,6 +4,7 @@ Every test ends in the same comparison: what the snapshot holds against what sys
 """
 
 import contextlib
+import json
 import os
 import socket
 import subprocess
@@ -14,10 +15,11 @@ from typing import NamedTuple
 import pytest
 
 from tests.changing import JOB, REF, Actor, Bench, at_home, codes, walked
-from tests.kit import RepoKit
+from tests.kit import RepoKit, Wt
 from worktrees import changes
 from worktrees.config import Settings
 from worktrees.model import FileChange
+from worktrees.store import State
 
 
 class Case(NamedTuple):
@@ -1007,3 +1009,38 @@ def test_s18_edits_of_a_captured_sibling_are_named(bench: Bench) -> None:
     bench.worker("echo evil >> new; echo evil > evil; rm src/util.py; echo j > j.log")
     found = changes.edited_since(bench.store, bench.repo, bench.path, bench.index)
     assert {finding.path for finding in found} == {"new", "evil", "src/util.py"}
+
+
+# ---------------------------------------------------------------------------------------------------- power cuts
+@pytest.mark.parametrize("torn", [(), ("index",), ("index.json",)])
+def test_s12_files_that_a_power_cut_may_have_emptied_are_named_and_do_not_merge(
+    repo: RepoKit, wt: Wt, torn: tuple[str, ...]
+) -> None:
+    """The machine goes down just after a workspace was opened; whoever worked in it goes on, and settles."""
+    opened = wt("spawn", "--name", "mine", "--json", status=0).data["jobs"][0]
+    directory = State(repo.path / ".git").find_job_dir(opened["jobId"])
+    record = json.loads((directory / "index.json").read_text())
+    (directory / "index.json").write_text(json.dumps(record | {"boot": "before"}))
+    for name in torn:
+        (directory / name).write_bytes(b"")
+    workspace = Path(opened["workspace"])
+    (workspace / "README.md").write_bytes(b"")
+    (workspace / "new").write_bytes(b"")
+
+    settled = wt("settle", "mine", "--json", status=0).data["jobs"][0]
+
+    assert (settled["result"], settled["verified"]) == ("succeeded", False)
+    changed = wt("diff", "mine", "--json", status=0).data["changeSet"]
+    assert {file["path"]: file["status"] for file in changed["files"]} == {"README.md": "M", "new": "A"}
+    assert [(each["code"], each["path"]) for each in changed["audit"]["findings"]] == [("emptied", "README.md")]
+    left = wt("merge", "--json", status=0)
+    assert (left.data["landed"], [each["code"] for each in left.json["warnings"]]) == (False, ["left-out"])
+    wt("drop", "mine", status=0)
+
+
+def test_who_empties_a_file_in_the_same_boot_meant_it(repo: RepoKit, wt: Wt) -> None:
+    workspace = Path(wt("spawn", "--name", "mine", "--json", status=0).data["jobs"][0]["workspace"])
+    (workspace / "README.md").write_bytes(b"")
+    assert wt("settle", "mine", "--json", status=0).data["jobs"][0]["verified"] is True
+    wt("merge", status=0)
+    assert repo.read("README.md") == b""

@@ -30,14 +30,14 @@ from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from worktrees.changes import submodules
+from worktrees.changes import cut, submodules
 from worktrees.changes.desk import Desk, desk
 from worktrees.changes.rules import joined
 from worktrees.changes.scan import Notes, Scan, Walk, Walker, measure, note_links
-from worktrees.errors import GitFailed
+from worktrees.errors import GitFailed, StateBroken
 from worktrees.git import reader
 from worktrees.model import IgnoredFile, Oid, path_base64, path_text
-from worktrees.store import read_json, write_bytes
+from worktrees.store import boot_id, read_json, write_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -80,6 +80,7 @@ class _Record:
     present: dict[str, list[int] | None] = field(default_factory=dict)
     sparse: bool = False
     young: tuple[int, int] | None = None
+    boot: str | None = None
 
     def dump(self) -> bytes:
         rules = {name: base64.b64encode(getattr(self, name)).decode() for name in _RULES}
@@ -89,6 +90,7 @@ class _Record:
             "present": self.present,
             "sparse": self.sparse,
             "young": self.young,
+            "boot": self.boot,
         }
         return json.dumps({**rules, **rest}).encode()
 
@@ -108,16 +110,22 @@ def filters_since(repo: Repo, indexes: Iterable[Path]) -> list[str]:
 
 
 def record_of(index: Path) -> _Record | None:
-    """What `prime` wrote beside an index, None when it did not."""
-    value = read_json(_record_path(index))
-    if value is None or not index.is_file():
-        return None
+    """What `prime` wrote beside an index, None when it did not, or when a power cut tore it: neither is synced."""
+    with suppress(StateBroken):
+        value = read_json(_record_path(index))
+        if value and index.is_file() and (value.get("boot") in (None, boot_id()) or cut.is_whole(index)):
+            return _parsed(value)
+    return None
+
+
+def _parsed(value: dict[str, Any]) -> _Record:
     return _Record(
         settings=tuple(value["settings"]),
         submodules={path: (oid, there, size) for path, (oid, there, size) in value["submodules"].items()},
         present=value["present"],
         sparse=value["sparse"],
         young=tuple(value["young"]) if value.get("young") else None,
+        boot=value.get("boot"),
         **{name: base64.b64decode(value[name]) for name in _RULES},
     )
 
@@ -163,6 +171,7 @@ def prime(
             present=_present(own, workspace, excludes, modules, brought),
             sparse=any(entry.tag in b"Ss" for entry in entries),
             young=_young(workspace) if brought is None else None,
+            boot=boot_id(),
         )
         if record.young is not None:
             os.utime(own.index, ns=(record.young[1], record.young[1]))
@@ -363,6 +372,7 @@ def _tree(
         )
     record = record_of(index)
     known = record or _Record()
+    same_boot = known.boot in (None, boot_id()) if record else not _record_path(index).exists()
     chosen = (
         [setting for setting in known.settings if not setting.startswith("filter.")]
         if filters is not None
@@ -377,7 +387,7 @@ def _tree(
                 shutil.copy2(index, own.index)
             else:
                 known = _unprimed(store, own, workspace, baseline.start)
-            look = _Look(own, known, notes, workspace, root, repo.common_dir / "modules", settings, live)
+            look = _Look(own, known, notes, workspace, root, repo.common_dir / "modules", settings, live, same_boot)
             tree = look.tree(candidates)
             scan = Scan(notes.result(), tuple(look.ignored()), notes.verified)
             if not live:
@@ -434,6 +444,7 @@ class _Look:
     modules: Path
     settings: Settings
     live: bool
+    same_boot: bool
     ignored_paths: list[str] = field(default_factory=list)
 
     def tree(self, candidates: list[str] | None) -> Oid:
@@ -460,6 +471,8 @@ class _Look:
             # What is staged from here on is compared by its content.
             os.utime(self.own.index, ns=(self.record.young[0], self.record.young[0]))
         changed = [path for path in dict.fromkeys([*dirty, *young]) if path in there]
+        if not self.same_boot:
+            cut.note_emptied(self.own, self.root, changed, self.notes)
         returned = sorted(absent & there)
         add = self._admitted([*changed, *returned, *fresh], seen, frozenset(fresh))
         links = self._submodules(seen)

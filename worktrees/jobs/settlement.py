@@ -185,7 +185,7 @@ def _captured(
     if workspace is not None and workspace.path.is_dir():
         changes = _capture(place, directory, job, workspace)
         room.measure(job, directory, workspace.path, read_spec(directory).settings)
-        if not trusted:
+        if not trusted or any(finding.code == "emptied" for finding in changes.audit.findings):
             changes = changes.model_copy(update={"verified": False})
         if job.access == "read-only" and changes.files:
             changes = changes.model_copy(update={"audit": _with_findings(changes.audit, [_not_only_read(changes)])})
