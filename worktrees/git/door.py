@@ -71,7 +71,7 @@ _SETTINGS = (
 _HOOKLESS = frozenset(
     {
         "cat-file", "commit-tree", "config", "diff-files", "diff-tree", "for-each-ref", "hash-object", "index-pack",
-        "init", "log", "ls-files", "ls-tree", "merge-base", "merge-tree", "pack-objects", "rev-list", "rev-parse",
+        "log", "ls-files", "ls-tree", "merge-base", "merge-tree", "pack-objects", "rev-list", "rev-parse",
         "unpack-objects", "var",
     }
 )  # fmt: skip
@@ -198,9 +198,9 @@ def _silenced(word: str | bytes, git_dir: Path | str | None) -> dict[str, str]:
     Git 2.54 knows no other way. Newer ones turn off an event, but not where a command is configured under the event's
     own name: what a worker may write, so the repository's configuration is looked at before every call.
     """
-    if git_dir is None or word in _HOOKLESS or version() < (2, 54):
+    if word in _HOOKLESS or version() < (2, 54):
         return {}
-    if version() >= (2, 55) and not _may_name_hooks(os.fspath(git_dir)):
+    if version() >= (2, 55) and (git_dir is None or not _may_name_hooks(os.fspath(git_dir))):
         return {}
     done = run("config", "--null", "--name-only", "--get-regexp", r"^hook\..*\.", git_dir=git_dir, expect=(0, 1))
     return {f"{os.fsdecode(name.rpartition(b'.')[0])}.enabled": "false" for name in done.records}
