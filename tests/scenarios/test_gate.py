@@ -4,6 +4,7 @@ import json
 import os
 import shlex
 import signal
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -232,6 +233,23 @@ def test_s27_what_one_run_leaves_behind_the_next_does_not_find(bench: Bench) -> 
     assert answer.data["check"]["runs"] == []
     answer = bench.merge("--check", look + mess + "true", "--check", look + mess + ":")
     assert [run["exitCode"] for run in answer.data["check"]["runs"]] == [0, 0]
+
+
+def test_s27_nor_does_it_where_the_worktrees_are_on_another_disk(bench: Bench) -> None:
+    """What goes is renamed, so it stays on its own disk: in the trash beside the worktrees, not in one of them."""
+    other = Path("/dev/shm")
+    if not other.is_dir() or other.stat().st_dev == bench.repo.path.stat().st_dev:
+        pytest.skip("there is no second file system")
+    with tempfile.TemporaryDirectory(dir=other) as root:
+        bench.repo.git("config", "wt.worktreesDirectory", root)
+        bench.job("one")
+        check = 'test -z "$(find . -name .trash)"; clean=$?; echo > src/stray; echo > $TMPDIR/stray; exit $clean'
+        answer = bench.merge("--check", check, "--check", f"{check}; :")
+        assert [run["exitCode"] for run in answer.data["check"]["runs"]] == [0, 0]
+        (top,) = Path(root).iterdir()
+        assert not (top / ".tmp").exists()
+        bench.wt("clean", "--all", status=0)
+        eventually(lambda: not list(Path(root).rglob("stray")), what="the trash is emptied")
 
 
 def test_s27_the_worktree_of_checks_is_ours_and_no_job(bench: Bench) -> None:

@@ -291,7 +291,7 @@ class Gate:
 def _temporary(place: Place, slot: pool.Slot) -> Iterator[Path]:
     """A TMPDIR for one run, where workers have theirs."""
     path = place.root / ".tmp" / slot.name
-    discard(place, path)
+    discard(place, path, place.root)
     while not path.is_dir():
         with contextlib.suppress(
             FileNotFoundError
@@ -300,7 +300,7 @@ def _temporary(place: Place, slot: pool.Slot) -> Iterator[Path]:
     try:
         yield path
     finally:
-        discard(place, path)
+        discard(place, path, place.root)
         with contextlib.suppress(OSError):  # others have theirs in it
             path.parent.rmdir()
 

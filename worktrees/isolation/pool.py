@@ -180,4 +180,4 @@ def _remove_strangers(place: Place, path: Path, index: Path) -> None:
                         continue
                 elif name in known:
                     continue
-                discard(place, Path(os.fsdecode(each.path)))
+                discard(place, Path(os.fsdecode(each.path)), place.root)
