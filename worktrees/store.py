@@ -183,10 +183,14 @@ def read_json(path: Path | str) -> dict[str, Any] | None:
 
 
 def append_line(path: Path | str, value: Any, *, durable: bool = False) -> None:
-    """Appends one JSON line in one write."""
+    """Appends one JSON line in one write, whole or not at all. Raises: OSError."""
+    line = json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
     try:
-        os.write(fd, json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode() + b"\n")
+        written = os.write(fd, line)
+        if written < len(line):  # a full disk takes what there is room for, and says nothing
+            os.ftruncate(fd, os.fstat(fd).st_size - written)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), os.fspath(path))
         if durable:
             os.fdatasync(fd)
     finally:

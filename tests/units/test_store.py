@@ -70,6 +70,18 @@ def test_lines_are_read_once_each_and_a_torn_one_not_yet(tmp_path: Path) -> None
     assert store.read_lines(path, end)[0] == [{"n": 10}]
 
 
+def test_a_line_for_which_there_is_no_room_is_not_begun(tmp_path: Path) -> None:
+    store.append_line(tmp_path / "stream", {"number": 1})
+    script = (
+        "import resource, sys; from worktrees.store import append_line; "
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (40, 40)); append_line(sys.argv[1], {'long': 'x' * 100})"
+    )
+    full = subprocess.run([sys.executable, "-c", script, tmp_path / "stream"], capture_output=True, check=False)
+    assert b"No space left on device" in full.stderr
+    store.append_line(tmp_path / "stream", {"number": 2})
+    assert store.read_lines(tmp_path / "stream", 0)[0] == [{"number": 1}, {"number": 2}]
+
+
 @pytest.mark.parametrize("offset", [3, 10_000])
 def test_a_cursor_that_is_not_ours_is_refused(tmp_path: Path, offset: int) -> None:
     path = tmp_path / "lines.jsonl"
