@@ -17,6 +17,8 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
+
 POINTS = int(os.environ.get("WT_TEST_POINTS", "1000000"))
 """How many points the long walks stop at; all of them unless told."""
 CALLS = (
@@ -68,10 +70,19 @@ class Ended:
     stderr: str
 
 
+def needs_strace() -> None:
+    """Skips, with the reason, where nothing can be traced."""
+    if shutil.which("strace") is None:
+        pytest.skip("strace is not installed")
+    if subprocess.run(["strace", "-qq", "-o", "/dev/null", "true"], capture_output=True, check=False).returncode:
+        pytest.skip("this container does not let strace trace")
+
+
 class Faults:
     """Runs one Python script again and again, stopped at a different point each time."""
 
     def __init__(self, directory: Path, script: Path) -> None:
+        needs_strace()
         directory.mkdir()
         self.directory = directory
         self.script = script

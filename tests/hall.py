@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.kit import RepoKit, eventually
+from tests.kit import PATIENCE_SECONDS, RepoKit, eventually
 from worktrees import isolation, jobs
 from worktrees.config import Settings
 from worktrees.git import discover
@@ -70,7 +70,7 @@ class Hall:
         assert found is not None
         return Path(found)
 
-    def done(self, *ids: JobId, timeout: float = 30) -> list[Job]:
+    def done(self, *ids: JobId, timeout: float = PATIENCE_SECONDS) -> list[Job]:
         """The jobs, once all are done, in the order asked for."""
         waited = jobs.wait(self.place, ids, timeout_seconds=timeout)
         assert not waited.timed_out, [(job.job_id, job.state, job.reason) for job in waited.pending]
@@ -120,7 +120,7 @@ class Hall:
     def said(self, code: str, *arguments: str) -> Any:
         """The JSON another process prints."""
         process = self.process(code, *arguments)
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=PATIENCE_SECONDS)
         assert process.returncode == 0, err
         return json.loads(out)
 

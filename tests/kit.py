@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import shlex
+import shutil
 import signal
 import stat
 import subprocess
@@ -33,7 +34,11 @@ OUR_AREAS = ("objects", "wt-state", "worktrees")
 """Directories below `.git` that `wt`, or git on its behalf, may write to."""
 
 
-def eventually(predicate: Callable[[], T], timeout: float = 20, what: str = "") -> T:
+PATIENCE_SECONDS = 120
+"""How long to wait for what must come; only a test that fails waits so long, and a busy machine is no failure."""
+
+
+def eventually(predicate: Callable[[], T], timeout: float = PATIENCE_SECONDS, what: str = "") -> T:
     """The first truthy answer of `predicate`, asked again and again for `timeout` seconds."""
     deadline = time.monotonic() + timeout
     pause = 0.002
@@ -250,7 +255,7 @@ class Wt:
         cwd: PathLike | None = None,
         env: Mapping[str, str | None] | None = None,
         input: bytes | str | None = None,
-        timeout: float = 60,
+        timeout: float = PATIENCE_SECONDS,
         status: int | None = None,
     ) -> Answer:
         """Run `wt ARGS`; in `env`, None removes a variable; with `status`, any other one fails the test."""
@@ -294,6 +299,16 @@ def environment(changes: Mapping[str, str | None] | None) -> dict[str, str]:
     return {name: value for name, value in merged.items() if value is not None}
 
 
+def ssh_key(place: Path) -> Path:
+    """A new key to sign with, at this place; skips, with the reason, where there is no ssh."""
+    if shutil.which("ssh-keygen") is None:
+        import pytest
+
+        pytest.skip("ssh-keygen is not installed")
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "boss", "-f", place], check=True)
+    return place
+
+
 # ---------------------------------------------------------------------------------------------------- gates
 
 
@@ -320,7 +335,7 @@ class Gate:
         arrivals, gate = (shlex.quote(str(self.path / name)) for name in ("arrivals", "gate"))
         return f'echo "{label}" > {arrivals}; read -r _ < {gate} || exit 97'
 
-    def wait_arrivals(self, count: int, timeout: float = 20) -> list[str]:
+    def wait_arrivals(self, count: int, timeout: float = PATIENCE_SECONDS) -> list[str]:
         """Wait until `count` workers have arrived since the gate was made; their labels in order of arrival."""
         eventually(lambda: self._count() >= count, timeout, f"{count} arrivals at {self.path.name}: {self.arrived}")
         return list(self.arrived)

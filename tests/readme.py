@@ -54,7 +54,7 @@ def play(text: str, place: Path, environment: Mapping[str, str]) -> list[str]:
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
+        timeout=280,  # some sixty commands; pytest ends what hangs at 300
     )
     outputs = iter(done.stdout.split(_MARK + "\n"))
     return ["".join(f"$ {line}\n{next(outputs, '')}" for line in commands(block)) for block in blocks]

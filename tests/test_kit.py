@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Seal
-from tests.kit import Gate, RepoKit, eventually, processes_of, sweep
+from tests.faults import Faults
+from tests.kit import Gate, RepoKit, eventually, processes_of, ssh_key, sweep
 
 
 def test_nothing_of_the_machine_is_seen(repo: RepoKit) -> None:
@@ -18,6 +19,14 @@ def test_nothing_of_the_machine_is_seen(repo: RepoKit) -> None:
     assert not list(Path.cwd().iterdir())
     # Tests say themselves where they want a sandbox.
     assert [name for name in os.environ if name.startswith("WT_")] == ["WT_SANDBOX"]
+
+
+def test_what_a_bare_machine_lacks_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(pytest.skip.Exception, match=r"^ssh-keygen is not installed$"):
+        ssh_key(tmp_path / "key")
+    with pytest.raises(pytest.skip.Exception, match=r"^strace is not installed$"):
+        Faults(tmp_path / "faults", tmp_path / "script")
 
 
 def test_repository_has_two_commits_and_is_sound(repo: RepoKit) -> None:

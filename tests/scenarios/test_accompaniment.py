@@ -1,11 +1,10 @@
 """What of the boss's own goes along with a landing: his signature on its commits, his `post-merge` hook after it."""
 
-import subprocess
 from pathlib import Path
 
 import pytest
 
-from tests.kit import RepoKit, Wt
+from tests.kit import RepoKit, Wt, ssh_key
 from tests.merging import tree_files
 from tests.scenarios.test_by_hand import laid_out, resolve
 from tests.scenarios.test_policies import adds, spawn
@@ -15,8 +14,7 @@ from worktrees.git import version
 
 
 def test_s22_a_conflict_resolved_by_hand_lands_signed(repo: RepoKit, wt: Wt, tmp_path: Path) -> None:
-    key, signers, before = tmp_path / "key", tmp_path / "signers", repo.head()
-    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key], check=True)
+    key, signers, before = ssh_key(tmp_path / "key"), tmp_path / "signers", repo.head()
     signers.write_text(f"{repo.text('config', 'user.email')} {key.with_suffix('.pub').read_text()}")
     settings = {"gpg.format": "ssh", "gpg.ssh.allowedSignersFile": str(signers), "commit.gpgSign": "true"}
     for name, value in settings.items():

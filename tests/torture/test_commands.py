@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from tests.faults import Faults, Point, sample
+from tests.faults import Faults, Point, needs_strace, sample
 from tests.kit import Answer, RepoKit, Wt, _walk, eventually
 from tests.merging import tree_files
 from worktrees import jobs
@@ -338,11 +338,7 @@ def _difference(seen: Picture, *known: Picture) -> list[str]:
 
 @pytest.fixture
 def world(repo: RepoKit, tmp_path: Path) -> World:
-    if shutil.which("strace") is None:
-        pytest.skip("strace is not installed")
-    allowed = subprocess.run(["strace", "-qq", "-o", "/dev/null", "true"], capture_output=True, check=False)
-    if allowed.returncode != 0:
-        pytest.skip("this container does not let strace trace")
+    needs_strace()
     scratch = tmp_path / "scratch"
     scratch.mkdir()
     return World(repo, scratch)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults import Faults, Point, sample
+from tests.faults import Faults, Point, needs_strace, sample
 from tests.kit import RepoKit, Wt, eventually, processes_of
 from worktrees import Boss
 from worktrees.isolation.place import SLOTS
@@ -102,10 +102,7 @@ class Stage:
 
 @pytest.fixture
 def traced() -> None:
-    if shutil.which("strace") is None:
-        pytest.skip("strace is not installed")
-    if subprocess.run(["strace", "-qq", "-o", "/dev/null", "true"], capture_output=True, check=False).returncode:
-        pytest.skip("this container does not let strace trace")
+    needs_strace()
 
 
 def killed_at(stage: Stage, points: list[Point]) -> dict[bool, int]:

@@ -5,13 +5,12 @@ has brought to the disk; see `tests.torture.disk`.
 """
 
 import shutil
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.faults import Faults, Point, sample
+from tests.faults import Faults, Point, needs_strace, sample
 from tests.kit import RepoKit
 from tests.torture.disk import Disk, small_disk
 from tests.torture.test_commands import VERBS, WT, Stage, World
@@ -21,11 +20,7 @@ from worktrees.model import Job
 
 @pytest.fixture
 def disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Disk]:
-    if shutil.which("strace") is None:
-        pytest.skip("strace is not installed")
-    allowed = subprocess.run(["strace", "-qq", "-o", "/dev/null", "true"], capture_output=True, check=False)
-    if allowed.returncode != 0:
-        pytest.skip("this container does not let strace trace")
+    needs_strace()
     with small_disk(tmp_path) as made:
         # Whoever is at work there is known by what its environment names.
         monkeypatch.setenv("HOME", str(made.mount / "home"))

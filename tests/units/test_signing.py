@@ -1,11 +1,10 @@
 """Commits of a plan signed by git itself: the same commits but for a signature, on top of what the boss committed."""
 
-import subprocess
 from pathlib import Path
 
 import pytest
 
-from tests.kit import RepoKit
+from tests.kit import RepoKit, ssh_key
 from tests.merging import IDENTITY, Desk
 from worktrees.errors import Refused
 from worktrees.landing import find_target, land
@@ -26,7 +25,7 @@ def key(desk: Desk, tmp_path: Path) -> Path:
     """A key for ssh that the repository's configuration names."""
     place = tmp_path / "keys" / "boss"
     place.parent.mkdir()
-    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "boss", "-f", place], check=True)
+    ssh_key(place)
     signers = place.with_name("signers")
     signers.write_text(f"{IDENTITY[1]} {place.with_suffix('.pub').read_text()}")
     for name, value in (("gpg.format", "ssh"), ("user.signingKey", place), ("gpg.ssh.allowedSignersFile", signers)):
