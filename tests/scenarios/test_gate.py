@@ -87,7 +87,8 @@ def test_s27_red_lands_nothing_and_names_the_culprits(bench: Bench) -> None:
     answer = bench.merge("--check", check, status=1)
     assert answer.code == "check-failed"
     assert answer.json["error"]["message"] == f"`bad`, `worse` fail the check `{check}`; nothing moved"
-    assert "wt merge --on-red skip" in answer.json["error"]["hint"]
+    # Typed as it is said, the rest is checked, too.
+    assert answer.json["error"]["hint"].endswith(f"or land the rest: wt merge --check '{check}' --on-red skip")
     assert bench.repo.fingerprint(ignore_refs=["refs/wt/*"]) == before
     assert answer.data["landed"] is False
     assert answer.data["after"] == answer.data["before"]
@@ -112,6 +113,19 @@ def test_s27_red_lands_nothing_and_names_the_culprits(bench: Bench) -> None:
     assert sorted(path.name for path in bench.repo.path.glob("*.txt")) == ["a.txt", "c.txt", "e.txt"]
     rows = Boss(bench.repo.path).list(closed=True)
     assert [job.name for job in rows if job.landed_by] == ["a", "c", "e"]
+
+
+def test_s27_the_rest_lands_as_the_hint_says(bench: Bench) -> None:
+    """With the jobs and the check of the call: else what had just failed would land unchecked."""
+    for name in ("good", "bad", "uninvited"):
+        bench.job(name)
+    for name in ("one", "two"):
+        bench.job(name, readme=f"{name}\n")
+    for status, words in ((1, ["good", "bad", "--check", "test ! -e bad.txt"]), (3, ["one", "two", "-n"])):
+        said = bench.wt("merge", *words, status=status).stderr.splitlines()[-1]
+        bench.wt(*shlex.split(said.rpartition("land the rest: wt ")[2]), status=status)
+    landed = {name: (bench.repo.path / f"{name}.txt").exists() for name in ("good", "bad", "one", "two", "uninvited")}
+    assert landed == {"good": True, "bad": False, "one": True, "two": False, "uninvited": False}
 
 
 def test_s27_a_pair_that_only_fails_together_costs_the_later_one(bench: Bench) -> None:

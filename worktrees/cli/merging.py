@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 from typing import TYPE_CHECKING, Any, get_args
 
 import click
@@ -137,7 +138,7 @@ def _resolved(session: Session, *, abort: bool) -> int:
 
 
 def _answer(session: Session, merged: Merged, *, by_hand: bool = False) -> int:
-    error = _conflict(merged) or _red(merged, by_hand=by_hand)
+    error = _conflict(session, merged) or _red(session, merged, by_hand=by_hand)
     if session.json:
         return session.answer(merged, error=error)
     from worktrees.render.answers import merged_text
@@ -145,7 +146,14 @@ def _answer(session: Session, merged: Merged, *, by_hand: bool = False) -> int:
     return session.answer(merged, merged_text(merged, session.out), error=error)
 
 
-def _conflict(merged: Merged) -> Conflicted | None:
+def _again(session: Session, *more: str) -> str:
+    """The call as it was typed, with `more`: without its jobs and checks it would land what nobody asked for."""
+    words = [word for word in session.words if word not in ("--json", "-n", "--dry-run")]
+    end = words.index("--") if "--" in words else len(words)
+    return shlex.join(["wt", *words[:end], *more, *words[end:]])
+
+
+def _conflict(session: Session, merged: Merged) -> Conflicted | None:
     """The error of a merge that left out a job it was asked for."""
     steps = [step for step in merged.steps if step.outcome in ("conflict", "skipped")]
     names = [step.name or step.job_id for step in steps if step.outcome == "conflict"]
@@ -155,7 +163,7 @@ def _conflict(merged: Merged) -> Conflicted | None:
     look = f"wt diff {names[0]} --patch"
     rest = len(merged.steps) > len(names) and not merged.landed
     said = f"{listed(names)} {'conflicts' if len(names) == 1 else 'conflict'} in {listed(paths, 3)}"
-    hint = look + (", or land the rest: wt merge --on-conflict skip" if rest else "")
+    hint = look + (f", or land the rest: {_again(session, '--on-conflict', 'skip')}" if rest else "")
     failed = [rerun for rerun in merged.reruns if rerun.result != "succeeded"]
     if failed:
         said += f", and the re-run {listed([rerun.name or rerun.job_id for rerun in failed])} {failed[0].result}"
@@ -171,7 +179,7 @@ def _conflict(merged: Merged) -> Conflicted | None:
     return Conflicted(said, hint=hint, details={"steps": [step.dump() for step in steps]})
 
 
-def _red(merged: Merged, *, by_hand: bool) -> HonestNo | None:
+def _red(session: Session, merged: Merged, *, by_hand: bool) -> HonestNo | None:
     """The error of a merge that did not pass its check; one that goes on `by_hand` waits for another resolution."""
     check = merged.check
     if check is None or not (check.culprits or check.branch_fails):
@@ -183,11 +191,11 @@ def _red(merged: Merged, *, by_hand: bool) -> HonestNo | None:
     rest = bool(names) and not merged.landed and len(merged.steps) > len(names)
     known = all(run.cached for run in failed)
     log = f"look at `{os.path.relpath(last.log or '')}`"
-    hint = "run it again: wt merge --no-cache" if known else log
+    hint = f"run it again: {_again(session, '--no-cache')}" if known else log
     if by_hand:
         hint = f"{log}, resolve it better, then: wt merge --continue"
     elif rest:
-        hint += ", or land the rest: wt merge --on-red skip"
+        hint += f", or land the rest: {_again(session, '--on-red', 'skip')}"
     return HonestNo(
         f"{who} the check `{last.command}`" + ("" if merged.landed else "; nothing moved"),
         code="check-failed",
