@@ -27,11 +27,15 @@ from typing import Any, Self, TypeVar
 
 import psutil
 
+from tests.nursery import Nursery
+
 T = TypeVar("T")
 PathLike = str | bytes | os.PathLike[str]
 
 OUR_AREAS = ("objects", "wt-state", "worktrees")
 """Directories below `.git` that `wt`, or git on its behalf, may write to."""
+
+_nursery = Nursery()
 
 
 PATIENCE_SECONDS = 120
@@ -241,7 +245,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Wt:
-    """The real command line, in a process of its own."""
+    """The real command line, in a process of its own; forked from one that has loaded it (`tests.nursery`)."""
 
     cwd: Path
 
@@ -259,14 +263,11 @@ class Wt:
         status: int | None = None,
     ) -> Answer:
         """Run `wt ARGS`; in `env`, None removes a variable; with `status`, any other one fails the test."""
-        done = subprocess.run(
-            self.argv(*args),
-            cwd=cwd or self.cwd,
-            input=input.encode() if isinstance(input, str) else input,
-            stdin=subprocess.DEVNULL if input is None else None,
+        done = _nursery.run(
+            [os.fsdecode(arg) for arg in args],
+            cwd=os.fsdecode(cwd or self.cwd),
             env=environment(env),
-            capture_output=True,
-            check=False,
+            stdin=input.encode() if isinstance(input, str) else input,
             timeout=timeout,
         )
         answer = Answer(
