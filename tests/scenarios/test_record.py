@@ -259,6 +259,7 @@ git config core.fsmonitor true
 git update-index --fsmonitor || true
 git update-index --fsmonitor-valid src/app.py || true
 echo x >> src/app.py
+git fsmonitor--daemon stop || true
 => M src/app.py
 == untracked cache
 git update-index --force-untracked-cache
