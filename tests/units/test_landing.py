@@ -15,7 +15,19 @@ from tests.merging import Desk, tree_files
 from worktrees.errors import Busy, GitFailed, NotFound, Refused
 from worktrees.git import discover
 from worktrees.isolation import Place
-from worktrees.landing import checkout, find_target, land, landed, log, operations, record, recover, rollback, undo
+from worktrees.landing import (
+    checkout,
+    find_target,
+    land,
+    landed,
+    log,
+    operations,
+    record,
+    recover,
+    rollback,
+    turn,
+    undo,
+)
 from worktrees.model import Operation, OperationId
 from worktrees.store import State, now
 
@@ -311,6 +323,46 @@ def test_a_branch_that_moves_at_the_last_moment_is_refused(desk: Desk) -> None:
     assert kit.text("status", "--porcelain") == ""
     assert [each.state for each in operations(desk.place.state)] == ["aborted"]
     assert not (kit.path / ".git/index.lock").exists()
+
+
+def test_who_switches_to_a_new_branch_at_the_last_moment_keeps_the_files(desk: Desk) -> None:
+    """`git switch -c` asks for no lock on the index. The files would be the merge's, and HEAD where they were."""
+    kit = desk.kit
+    job = desk.job({"src/new.py": "new\n", "README.md": "merged\n"})
+    before, files = kit.head(), tree_files(kit.path)
+    real = log.write
+
+    def meanwhile(slot: log.Slot, operation: Operation) -> Operation:
+        if operation.state == "prepared":
+            kit.git("switch", "--quiet", "-c", "new")
+        return real(slot, operation)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(log, "write", meanwhile)
+        with pytest.raises(Refused) as refused:
+            desk.land([job])
+    assert refused.value.code == "branch-moved"
+    assert (kit.head("main"), kit.head("new"), kit.text("symbolic-ref", "HEAD")) == (before, before, "refs/heads/new")
+    assert (tree_files(kit.path), kit.text("status", "--porcelain")) == (files, "")
+    assert [each.state for each in operations(desk.place.state)] == ["aborted"]
+
+
+def test_so_does_who_had_switched_when_the_landing_was_killed(desk: Desk) -> None:
+    kit = desk.kit
+    before, files = kit.head(), tree_files(kit.path)
+
+    def killed(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(turn, "_move_files", killed)
+        with pytest.raises(KeyboardInterrupt):
+            desk.land([desk.job({"src/new.py": "new\n", "README.md": "merged\n"})])
+    kit.git("branch", "new", before)
+    kit.git("symbolic-ref", "HEAD", "refs/heads/new")
+    assert [finding.code for finding in recover(desk.place)] == ["operation-aborted"]
+    assert (kit.head("main"), kit.head("new")) == (before, before)
+    assert (tree_files(kit.path), kit.text("status", "--porcelain")) == (files, "")
 
 
 def test_somebody_elses_index_lock_is_named_and_stays(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:

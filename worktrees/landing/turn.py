@@ -141,6 +141,8 @@ class Turn:
                 _move_branch(self.place, target, draft)
                 _break_locks(self.place, repo, self.slot, draft)  # git says nothing of one it cannot remove
                 if repo is not None:
+                    if _is_left(repo, draft):
+                        raise _elsewhere(target, repo.head().branch)
                     _move_files(self.place, repo, self.slot, start, end)
                 done = log.write(self.slot, _over(draft, "done"))
             except (WorktreesError, OSError):
@@ -206,17 +208,27 @@ def _repo(target: Target) -> Repo:
 
 def _check_stands(target: Target, seen: checkout.Look) -> None:
     if seen.branch != target.branch:
-        raise Refused(
-            f"`{target.branch}` is not checked out there any more, but {seen.branch or 'a detached HEAD'}",
-            code="branch-moved",
-            hint=f"git switch {target.branch}, and run the command again",
-        )
+        raise _elsewhere(target, seen.branch)
     if seen.commit != target.before:
         raise moved(Target(target.ref, seen.commit or target.before, target.repo), target.before)
     if seen.unmerged:
         raise Refused(
             "the index holds unresolved conflicts", code="operation-in-progress", hint="git status, and resolve them"
         )
+
+
+def _elsewhere(target: Target, branch: str | None) -> Refused:
+    return Refused(
+        f"`{target.branch}` is not checked out there any more, but {branch or 'a detached HEAD'}",
+        code="branch-moved",
+        hint=f"git switch {target.branch}, and run the command again",
+    )
+
+
+def _is_left(repo: Repo, operation: Operation) -> bool:
+    """Whether the work tree went to another branch where this one stood, as `git switch -c` does without the index."""
+    head = repo.head()
+    return head.ref != operation.ref and head.commit == operation.before != operation.after
 
 
 def _has(repo: Repo, commit: Oid, known: Oid) -> bool:
@@ -322,6 +334,8 @@ def _settle(place: Place, slot: log.Slot, operation: Operation) -> tuple[Operati
     moves = operation.before != operation.after
     state: OperationState = "aborted"
     kept: list[RepoPath] = []
+    if stands == operation.after and repo is not None and _is_left(repo, operation):
+        slot.back.touch()  # the files are that other branch's now, and stay with it
     if stands == operation.after and not slot.back.exists():
         try:
             kept = _go_on(place, repo, slot, operation) if repo else []
