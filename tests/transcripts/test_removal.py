@@ -9,6 +9,11 @@ from typing import Any
 import pytest
 
 from tests.kit import Gate, RepoKit, Wt, eventually
+from worktrees.boss import Boss
+from worktrees.config import Settings
+from worktrees.isolation import Place
+from worktrees.jobs import removal
+from worktrees.model import Job
 
 
 def job(wt: Wt, name: str) -> dict[str, Any]:
@@ -323,6 +328,24 @@ def test_late_edits_that_were_taken_back_do_not_come_back(wt: Wt) -> None:
 
     assert not (place / "late").exists()
     assert (place / "new").read_text() == "x\n"
+
+
+def test_what_is_written_while_others_are_captured_is_kept(wt: Wt, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever writes by absolute path stands nowhere, so nothing says that somebody is at work."""
+    one, two = (worked(wt, name, "echo x > new") for name in ("one", "two"))
+    real = removal._capture
+
+    def meanwhile(place: Place, job: Job, settings: Settings, *, force: bool = False) -> Any:
+        if job.name == "two" and not (one / "late").exists() and one.exists():
+            (one / "late").write_text("late\n")
+        return real(place, job, settings, force=force)
+
+    monkeypatch.setattr(removal, "_capture", meanwhile)
+    removals = Boss(wt.cwd).drop("one", "two").removals
+    assert [each.edited_since for each in removals] == [["late"], []]
+    assert not two.exists()
+    wt("restore", "one", status=0)
+    assert (one / "late").read_text() == "late\n"
 
 
 @pytest.mark.parametrize("verb", ["restore", "undo"])

@@ -63,7 +63,10 @@ def give_up(place: Place, jobs: Sequence[Job], settings: Settings, *, force: boo
         _require_still(place, job)
     ended = [_ended(place, job) for job in jobs]
     kept = [_capture(place, job, settings, force=force) for job in ended]
-    return [_remove(place, job, what) for job, what in zip(ended, kept, strict=True)]
+    if len(ended) == 1:
+        return [_remove(place, ended[0], kept[0])]
+    # While the others were captured somebody may have gone on writing; each is captured again right before it goes.
+    return [_remove(place, job, _capture(place, job, settings, force=force)) for job in ended]
 
 
 def preview(place: Place, jobs: Sequence[Job]) -> list[Removal]:
