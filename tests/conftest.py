@@ -24,9 +24,11 @@ hypothesis.configuration.set_hypothesis_home_dir(Path(__file__).parent.parent / 
 hypothesis.settings.register_profile("worktrees", deadline=None, print_blob=True)
 hypothesis.settings.load_profile("worktrees")
 
-# A shell that starts the tests in the background has them ignore interrupts, and so would every command they start.
+# A shell that starts the tests in the background has them ignore interrupts, `nohup` the end of the terminal, and so
+# would every command they start.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 # The tests start our commands thousands of times; where bytecode is not kept, each would compile all of our sources.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)

@@ -73,7 +73,9 @@ class Nursery:
             socket.send_fds(door, [b"."], [*streams, tell])
             os.close(tell)
             process = int(answer.readline())
-            if not select.select([answer], [], [], timeout)[0]:
+            soon = select.poll()  # `select` knows no descriptor beyond 1023
+            soon.register(answer, select.POLLIN)
+            if not soon.poll(timeout * 1000):
                 os.kill(process, signal.SIGKILL)
                 raise subprocess.TimeoutExpired(list(words), timeout)
             status = os.waitstatus_to_exitcode(int(answer.readline()))

@@ -3,6 +3,7 @@
 `tests/data/codex-events` holds streams that Codex 0.169.0 wrote, driven by a scripted model on loopback.
 """
 
+import contextlib
 import json
 import os
 from pathlib import Path
@@ -32,7 +33,8 @@ def pumped(directory: Path, dialect: str, stdout: bytes, stderr: bytes = b"") ->
     """The events of a whole run."""
     (directory / "stdout.log").write_bytes(stdout)
     (directory / "stderr.log").write_bytes(stderr)
-    Pump(str(directory), dialect).finish()
+    with contextlib.closing(Pump(str(directory), dialect)) as last:
+        last.finish()
     return events(directory)
 
 
@@ -175,9 +177,11 @@ def test_whoever_goes_on_repeats_nothing_and_misses_nothing(
     (directory / "stderr.log").write_bytes(b"some noise\n")
     while pump.step():
         pass
+    pump.close()
     written = (directory / "events.jsonl").read_bytes()
     os.truncate(directory / "events.jsonl", torn % (len(written) + 1))
-    Pump(str(directory), dialect).finish()
+    with contextlib.closing(Pump(str(directory), dialect)) as last:
+        last.finish()
     again = events(directory)
     noise = ("progress", "some noise")
     for found in (expected, again):
@@ -186,7 +190,8 @@ def test_whoever_goes_on_repeats_nothing_and_misses_nothing(
         (event["type"], event["content"]) for event in expected if event["content"] != "some noise"
     ]
     assert again[-1]["run"] == expected[-1]["run"]
-    Pump(str(directory), dialect).finish()
+    with contextlib.closing(Pump(str(directory), dialect)) as last:
+        last.finish()
     assert events(directory) == again
 
 

@@ -1,5 +1,6 @@
 """Lines into events: nothing dropped, nothing twice, whatever the bytes are and wherever it was interrupted."""
 
+import contextlib
 import json
 import os
 import tempfile
@@ -51,10 +52,12 @@ def test_every_line_becomes_one_event_in_order(out: list[bytes], err: bytes, cut
             with (directory / "stdout.log").open("ab") as file:
                 file.write(piece)
             drain(pump)
+        pump.close()
         # Somebody else goes on, from wherever the first was killed.
         whole = (directory / "events.jsonl").read_bytes()
         (directory / "events.jsonl").write_bytes(whole[: cut % (len(whole) + 1)])
-        Pump(name).finish()
+        with contextlib.closing(Pump(name)) as last:
+            last.finish()
         content = b"".join(out)
         assert said(directory, "message") == lines(content)
         assert said(directory, "progress") == lines(err)
@@ -68,7 +71,8 @@ def test_every_line_becomes_one_event_in_order(out: list[bytes], err: bytes, cut
 def test_a_long_line_comes_in_pieces_and_whole(tmp_path: Path) -> None:
     content = ("x" * (LONGEST - 1) + "é" + "中" * LONGEST + "\n" + "y" * LONGEST + "\n" + "z" * LONGEST).encode()
     (tmp_path / "stdout.log").write_bytes(content)
-    Pump(str(tmp_path)).finish()
+    with contextlib.closing(Pump(str(tmp_path))) as last:
+        last.finish()
     pieces = said(tmp_path, "message")
     assert "".join(pieces) == content.decode().replace("\n", "")
     assert max(len(piece.encode()) for piece in pieces) <= LONGEST
@@ -88,7 +92,8 @@ def test_a_line_is_held_until_it_ends(tmp_path: Path) -> None:
 
 def test_the_final_message_is_the_last_one_that_says_something(tmp_path: Path) -> None:
     (tmp_path / "stdout.log").write_bytes(b"first\n  the answer  \n\n \n")
-    Pump(str(tmp_path)).finish()
+    with contextlib.closing(Pump(str(tmp_path))) as last:
+        last.finish()
     assert events(tmp_path)[-1]["content"].strip() == "the answer"
 
 

@@ -95,6 +95,11 @@ class Pump:
         finally:
             self._resume()
 
+    def close(self) -> None:
+        """Lets go of the files; nothing may be called after it."""
+        for descriptor in (*self._logs, self._events):
+            os.close(descriptor)
+
     def _resume(self) -> None:
         """Takes position from the last whole line and cuts off what is behind it."""
         end = os.fstat(self._events).st_size
