@@ -261,15 +261,29 @@ class Wt:
         input: bytes | str | None = None,
         timeout: float = PATIENCE_SECONDS,
         status: int | None = None,
+        anew: bool = False,
     ) -> Answer:
-        """Run `wt ARGS`; in `env`, None removes a variable; with `status`, any other one fails the test."""
-        done = _nursery.run(
-            [os.fsdecode(arg) for arg in args],
-            cwd=os.fsdecode(cwd or self.cwd),
-            env=environment(env),
-            stdin=input.encode() if isinstance(input, str) else input,
-            timeout=timeout,
-        )
+        """Run `wt ARGS`; in `env`, None removes a variable; with `status`, any other one fails the test.
+
+        `anew` starts the program, as a child of the test; otherwise it is forked from one that has it loaded.
+        """
+        given = input.encode() if isinstance(input, str) else input
+        where, everything = os.fsdecode(cwd or self.cwd), environment(env)
+        if anew or "PYTHONPATH" in everything:
+            nothing = subprocess.DEVNULL if given is None else None
+            done = subprocess.run(
+                self.argv(*args),
+                cwd=where,
+                env=everything,
+                input=given,
+                stdin=nothing,
+                capture_output=True,
+                check=False,
+                timeout=timeout,
+            )
+        else:
+            words = [os.fsdecode(arg) for arg in args]
+            done = _nursery.run(words, cwd=where, env=everything, stdin=given, timeout=timeout)
         answer = Answer(
             argv=tuple(os.fsdecode(arg) for arg in args),
             status=done.returncode if done.returncode >= 0 else 128 - done.returncode,

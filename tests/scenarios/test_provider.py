@@ -26,7 +26,9 @@ sys.stdin.read()
 
 def ask(wt: Wt, verb: str, standing: Path | None = None, **request: Any) -> Answer:
     said = {"session_id": SESSION, "hook_event_name": "…", **request}
-    return wt("hook", f"claude-{verb}", input=json.dumps(said), env={"CLAUDE_CODE_SESSION_ID": SESSION}, cwd=standing)
+    # The job is held by who started the hook.
+    env = {"CLAUDE_CODE_SESSION_ID": SESSION}
+    return wt("hook", f"claude-{verb}", input=json.dumps(said), env=env, cwd=standing, anew=True)
 
 
 def made(wt: Wt, repo: RepoKit, name: str = "fix") -> Path:

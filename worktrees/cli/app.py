@@ -85,7 +85,7 @@ class Family(click.Group):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """The words of a call; without the second one it is told which there are."""
-        if all(word == "--json" for word in args):
+        if not ctx.resilient_parsing and all(word == "--json" for word in args):
             raise Usage(
                 f"`{ctx.command_path}` takes one more word: {listed(self.list_commands(ctx))}",
                 hint=f"{ctx.command_path} --help",
