@@ -401,7 +401,7 @@ def processes_of(directory: Path) -> list[psutil.Process]:
     return found
 
 
-def sweep(directory: Path, grace: float = 5) -> list[str]:
+def sweep(directory: Path, grace: float = 30) -> list[str]:
     """Processes of a test that are still there after `grace` seconds, killed; a line for each."""
     deadline = time.monotonic() + grace
     while (found := processes_of(directory)) and time.monotonic() < deadline:
