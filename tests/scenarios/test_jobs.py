@@ -558,7 +558,7 @@ def nests(hall: Hall) -> Iterator[str]:
     code = "import os\nfor top in (os.environ['TMPDIR'], os.getcwd()):\n    os.chdir(top)\n"
     yield code + "    for _ in range(1200):\n        os.mkdir('d')\n        os.chdir('d')\n"
     # Our own remover may be at it, too: what it took first is missing to this one.
-    words = ["rm", "-rf", hall.place.root, hall.state.trash]
+    words = ["rm", "-rf", str(hall.place.root), str(hall.state.trash)]
     eventually(lambda: subprocess.run(words, check=False).returncode == 0)
 
 
