@@ -101,7 +101,10 @@ class Lab:
         self.git("gc", "--quiet")
         self.git("clone", "--quiet", "--local", str(self.repo), str(self.twin), cwd=self.root)
         self.names = [os.fsdecode(name) for name in self.git("ls-files", "-z").split(b"\0")[:-1]]
-        self.git("status")
+        # Files as young as the index are read again by every command until it is written later than they were.
+        time.sleep(1.1)
+        for place in (self.repo, self.twin):
+            self.git("update-index", "-q", "--refresh", "--force-write-index", cwd=place)
 
     # --------------------------------------------------------------------------------------------------- our side
     def spawn(self, count: int = 1, command: Sequence[str] = ()) -> list[str]:
