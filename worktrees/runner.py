@@ -175,7 +175,9 @@ class LocalRunner:
 
     @staticmethod
     def _signal(job_dir: Path, number: int) -> bool:
-        record = read_json(job_dir / "supervisor.json")
+        record = None
+        with contextlib.suppress(StateBroken):  # a power cut damaged it, so nobody of that name lives
+            record = read_json(job_dir / "supervisor.json")
         if record is not None and record.get("directory") != _inode(job_dir):
             return False  # a copy; the original is not ours to end
         # Once the exit record is there the process is settling and takes no requests.

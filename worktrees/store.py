@@ -112,6 +112,15 @@ def is_alive(record: dict[str, Any] | None) -> bool:
 
 
 # ---------------------------------------------------------------------------------------------------------------- files
+def sync_file(path: Path | str) -> None:
+    """Makes the content of a file durable."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
 def sync_directory(path: Path | str) -> None:
     """Makes the names in a directory durable; file systems that cannot say so are let be."""
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -266,7 +275,10 @@ class AliveLock:
         return None
 
     def _supervisor_wrote_itself(self) -> bool:
-        return is_alive(read_json(os.path.join(os.path.dirname(self.path), "supervisor.json")))
+        try:
+            return is_alive(read_json(os.path.join(os.path.dirname(self.path), "supervisor.json")))
+        except StateBroken:  # a power cut damaged it
+            return False
 
     def is_held(self) -> bool:
         """Whether a live process holds the lock; costs two system calls."""

@@ -17,7 +17,7 @@ from tests.hall import Hall, living, small_disk
 from tests.kit import Gate, RepoKit, eventually
 from worktrees import jobs
 from worktrees.errors import Busy, NotFound, Refused, StateBroken, Usage
-from worktrees.jobs import admission, leases
+from worktrees.jobs import admission, leases, settlement
 from worktrees.jobs import removal as removals
 from worktrees.model import JobId
 from worktrees.store import AliveLock, new_id, read_json, start_ticks, write_json
@@ -472,6 +472,39 @@ def test_s12_who_dies_while_settling_is_followed_by_another(
     assert hall.changed(job) == {"new.txt": "A"}
 
 
+def test_s12_what_a_worker_wrote_just_before_a_restart_is_not_trusted(
+    hall: Hall, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The exit record is durable; the files that were written meanwhile need not be. Nor need the events."""
+    monkeypatch.setattr(admission, "settling_program", lambda _: ["/bin/false"])
+    for damage in ('{"bootId": "the one before"}', ""):
+        job = hall.shell("echo new > new.txt")
+        eventually(lambda job=job: start_ticks(hall.pid(job, "supervisor")) is None)  # type: ignore[misc]
+        (hall.directory(job) / "worker.json").write_text(damage)
+        (hall.directory(job) / "events.jsonl").write_text('{"type": "fin')
+        (settled,) = jobs.reconcile(hall.place)
+        assert (settled.state, settled.result, settled.verified) == ("done", "succeeded", False), settled.reason
+        assert hall.changed(job) == {"new.txt": "A"}
+
+
+def test_s12_a_job_nobody_can_settle_stops_no_command(hall: Hall, gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
+    job, other = hall.shell(gate.shell()), hall.shell(f"echo half > half.txt; {gate.shell()}")
+    gate.wait_arrivals(2)
+    hall.kill_supervisor(job)
+    hall.kill_supervisor(other)
+    settle_held = settlement.settle_held
+
+    def odd(place: Any, directory: Path, *rest: Any, **more: Any) -> Any:
+        if directory.name == job:
+            raise RuntimeError("something nobody thought of")
+        return settle_held(place, directory, *rest, **more)
+
+    monkeypatch.setattr(settlement, "settle_held", odd)
+    told = {found.job_id: (found.result, found.reason) for found in jobs.reconcile(hall.place)}
+    assert told[job] == (None, "something nobody thought of")
+    assert told[other][0] == "lost"
+
+
 # ---------------------------------------------------------------------------------------------------- leases
 def test_s38_a_lease_that_runs_out_ends_the_job(hall: Hall, gate: Gate) -> None:
     job = hall.shell(f"echo half > half.txt; {gate.shell()}; sleep 3600", ttl_seconds=0.5)
@@ -737,6 +770,21 @@ def test_a_busy_repository_leaves_the_job_in_the_queue(hall: Hall, monkeypatch: 
         assert jobs.stale(hall.state, jobs.rows(hall.state))
     assert [started.job_id for started in jobs.reconcile(hall.place)] == [job]
     assert hall.done(job)[0].result == "succeeded"
+
+
+def test_what_is_not_on_record_any_more_is_not_run(hall: Hall, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would run without the environment and the walls that were asked for."""
+
+    def busy(*_: object, **__: object) -> None:
+        raise Busy("the repository lock was not free")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("worktrees.isolation.WorktreeIsolation.open", busy)
+        job = hall.shell("echo ran > ran.txt")
+    (hall.directory(job) / "spec.json").write_bytes(b"")
+    (ended,) = jobs.reconcile(hall.place)
+    assert (ended.state, ended.result, ended.workspace) == ("done", "failed", None)
+    assert "not on record any more" in (ended.reason or "")
 
 
 def test_a_workspace_that_is_gone_ends_the_job_and_says_so(hall: Hall, gate: Gate) -> None:

@@ -556,6 +556,15 @@ def test_a_power_cut_may_empty_what_was_not_synced(repo: RepoKit) -> None:
     assert leftovers(place) == []
 
 
+def test_a_power_cut_may_empty_the_record_and_the_pointer_of_a_workspace(repo: RepoKit) -> None:
+    place = ground(repo.path)
+    workspace = open_one(place)
+    (place.records / f"{JOB}.json").write_bytes(b"")
+    (workspace.path / ".git").write_bytes(b"")
+    KIND.close(place, workspace)
+    assert leftovers(place) == []
+
+
 def test_recovery_takes_nothing_that_came_in_the_place_of_a_workspace(repo: RepoKit) -> None:
     place = ground(repo.path)
     workspace = open_one(place)

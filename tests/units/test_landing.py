@@ -61,6 +61,20 @@ def test_land_moves_branch_index_and_files(desk: Desk) -> None:
     assert not list((kit.path / ".git/objects/pack").glob("*.keep"))
 
 
+def test_a_pack_kept_for_a_landing_that_a_power_cut_ended_is_let_go(desk: Desk) -> None:
+    """Git does not sync what it notes beside a pack, so the note may be empty; and so may be one of the user's own."""
+    kit = desk.kit
+    kit.git("repack", "-adq")
+    (pack,) = (kit.path / ".git/objects/pack").glob("*.pack")
+    keep = pack.with_suffix(".keep")
+    keep.touch()
+    turn._forget_packs(desk.place)
+    turn._forget_packs(desk.place, started=keep.stat().st_mtime + 1)
+    assert keep.exists()
+    turn._forget_packs(desk.place, started=keep.stat().st_mtime)
+    assert not keep.exists()
+
+
 def test_land_changes_nothing_else_of_the_repository(desk: Desk) -> None:
     kit = desk.kit
     kit.write("src/util.py", "stashed\n")

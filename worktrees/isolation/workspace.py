@@ -247,7 +247,10 @@ def take_away(place: Place, job: JobId, path: Path) -> bool:
 
 
 def is_ours(place: Place, record: Record, path: Path) -> bool:
-    """Whether the directory is the one that was opened: by its inode, or by git's pointers in both directions."""
+    """Whether the directory is the one that was opened: by its inode, or by git's pointers in both directions.
+
+    After a power cut the record and the pointer in the directory may be empty, both; git's entry is whole.
+    """
     try:
         found = os.lstat(path)
     except FileNotFoundError:
@@ -258,7 +261,8 @@ def is_ours(place: Place, record: Record, path: Path) -> bool:
         return True
     git_dir = place.entries / record.job
     pointer = entry.read_small(path / ".git")
-    return pointer == b"gitdir: " + os.fsencode(git_dir) + b"\n" and entry.points_at(git_dir) == path
+    known = pointer == b"gitdir: " + os.fsencode(git_dir) + b"\n" or (pointer == b"" and journal.is_damaged(record))
+    return known and entry.points_at(git_dir) == path
 
 
 def _check_ours(place: Place, job: JobId, path: Path) -> None:

@@ -27,10 +27,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from worktrees import config
-from worktrees.errors import Busy, NotFound, Refused, Usage, WorktreesError
+from worktrees.errors import Busy, NotFound, Refused, StateBroken, Usage, WorktreesError
 from worktrees.jobs import again, confinement, holders, leases, records, requests, room, settlement, trust
 from worktrees.jobs.workflow import load_workflow, rewrite
-from worktrees.store import AliveLock, new_id, now, read_json, seconds_of, timestamp, write_bytes, write_json
+from worktrees.store import AliveLock, new_id, now, seconds_of, sync_file, timestamp, write_bytes, write_json
 
 if TYPE_CHECKING:
     from typing import Any
@@ -119,7 +119,7 @@ def submit(
             job = _in_line(place, job, settings)
             if command is None:
                 job = records.changed(job, state="starting")
-            records.write(directory, job)
+            records.write(directory, job, durable=True)
         if command is None:
             job = _open(place, job, directory, isolation)
     except BaseException:
@@ -192,17 +192,18 @@ def _write_spec(
     env: Mapping[str, str],
     agent: Invocation | None,
 ) -> None:
-    """What is needed when a slot frees, in whatever process that will be."""
+    """What is needed when a slot frees, in whatever process that will be, even after a power cut."""
     from worktrees import guard
 
     has_stdin = spec.stdin is not None
     if spec.stdin is not None:
         shutil.copyfile(spec.stdin, directory / "stdin")
+        sync_file(directory / "stdin")
     elif agent is not None and agent.stdin is not None:
         has_stdin = True
-        write_bytes(directory / "stdin", agent.stdin.encode("utf-8", "surrogateescape"))
+        write_bytes(directory / "stdin", agent.stdin.encode("utf-8", "surrogateescape"), durable=True)
     if agent is not None and agent.schema is not None:
-        write_json(directory / _SCHEMA, dict(agent.schema))
+        write_json(directory / _SCHEMA, dict(agent.schema), durable=True)
     repo = place.repo
     record = {
         "sparse": spec.sparse,
@@ -228,7 +229,7 @@ def _write_spec(
         },
     }
     # ASCII, because values that are not UTF-8 hold surrogates.
-    write_bytes(directory / "spec.json", json.dumps(record).encode("ascii"))
+    write_bytes(directory / "spec.json", json.dumps(record).encode("ascii"), durable=True)
     again.keep(directory, spec)
 
 
@@ -332,7 +333,7 @@ def _pick(place: Place, workflow: Workflow) -> list[tuple[Job, int]]:
             if alive is None:
                 continue
             job = records.changed(records.decided(Path(directory)), state="starting")
-            records.write(Path(directory), job)
+            records.write(Path(directory), job, durable=True)
             picked.append((job, alive))
             free[kind] -= 1
     return picked
@@ -377,6 +378,9 @@ def _prepare(place: Place, job: Job, directory: Path) -> Launch:
     from worktrees import guard, setup
     from worktrees.runner import Launch
 
+    if records.witness(directory, "spec.json") is None:
+        name = job.name or job.job_id
+        raise StateBroken(f"what was asked of `{name}` is not on record any more", hint="spawn it again")
     spec = settlement.read_spec(directory)
     workspace, isolation = _make_workspace(place, job, directory, spec)
     port = _claim_ports(place, job, spec.settings)
@@ -506,7 +510,7 @@ def _claim_ports(place: Place, job: Job, settings: Settings) -> int | None:
 
     def is_live(holder: str) -> bool:
         try:
-            record = read_json(place.state.find_job_dir(holder) / "job.json")
+            record = records.witness(place.state.find_job_dir(holder), "job.json")
         except NotFound:
             return False
         return record is not None and record["state"] != "done"
@@ -536,5 +540,5 @@ def requeue(place: Place, directory: Path) -> Job | None:
     take_back(place, stored)
     with place.state.lock(f"workflow-{stored.workflow_id}", purpose=f"queue {stored.job_id} again"):
         queued = records.changed(stored, state="queued", workspace=None)
-        records.write(directory, queued)
+        records.write(directory, queued, durable=True)
     return queued

@@ -28,7 +28,7 @@ def keep(directory: Path, spec: JobSpec) -> None:
     One that resumed another has all of its specification; run again, on another start, it begins anew.
     """
     left = {"name", "workflow", "base", "dirty", "stdin", "request_key", "resume"}
-    write_json(directory / _RECORD, spec.model_dump(mode="json", exclude=left))
+    write_json(directory / _RECORD, spec.model_dump(mode="json", exclude=left), durable=True)
 
 
 def is_rerunnable(job: Job) -> bool:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from worktrees.errors import Refused
 from worktrees.jobs import settlement
+from worktrees.jobs.ledger import witness
 from worktrees.store import read_json
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def provision_notices(state: State, job_id: JobId) -> list[tuple[str, str]]:
 
     Empty while the job is queued: its workspace is made when a slot frees.
     """
-    record = read_json(state.find_job_dir(job_id) / "provision.json") or {}
+    record = witness(state.find_job_dir(job_id), "provision.json") or {}
     said = [
         (finding["code"], f"`{finding['path']}`: {finding['message']}" if finding["path"] else finding["message"])
         for finding in record.get("findings", [])
@@ -57,7 +58,7 @@ def provision_notices(state: State, job_id: JobId) -> list[tuple[str, str]]:
 
 def provided(state: State, job_id: JobId) -> dict[str, Any]:
     """What setup brought into a job's workspace, as fields of `SetUp`."""
-    record = read_json(state.find_job_dir(job_id) / "provision.json") or {}
+    record = witness(state.find_job_dir(job_id), "provision.json") or {}
     return {name: record[name] for name in ("paths", "submodules", "copiedBytes", "findings") if name in record}
 
 

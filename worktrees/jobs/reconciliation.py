@@ -20,7 +20,6 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from worktrees.errors import WorktreesError
 from worktrees.jobs import admission, holders, leases, records, settlement
 from worktrees.jobs.liveness import is_abandoned
 from worktrees.jobs.workflow import load_workflow
@@ -77,9 +76,9 @@ def _settle(place: Place, directory: Path, *, ending: Result | None) -> list[Job
             again = admission.requeue(place, directory)
             return [again] if again is not None else []
         return [settlement.settle_held(place, directory, lock, ending=ending or "succeeded")]
-    except (WorktreesError, OSError) as error:
+    except Exception as error:  # noqa: BLE001 - whatever is wrong with one job must not stop every command
         job = records.load(place.state, directory.name)  # type: ignore[arg-type]
-        return [job.model_copy(update={"reason": job.reason or str(error)})]
+        return [job.model_copy(update={"reason": job.reason or str(error) or type(error).__name__})]
     finally:
         os.close(lock)
 
@@ -87,7 +86,7 @@ def _settle(place: Place, directory: Path, *, ending: Result | None) -> list[Job
 def _admit(place: Place, name: str) -> list[Job]:
     try:
         return admission.admit(place, load_workflow(place.state, _workflow(name)))
-    except (WorktreesError, OSError):
+    except Exception:  # noqa: BLE001 - as above
         return []  # whoever looks next tries again
 
 

@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any
 from worktrees.config import Settings
 from worktrees.errors import Refused, StateBroken, WorktreesError
 from worktrees.jobs import records, room
-from worktrees.store import AliveLock, State, append_line, now, write_bytes, write_json
+from worktrees.store import AliveLock, State, append_line, boot_id, now, write_bytes, write_json
 
 if TYPE_CHECKING:
     from worktrees.isolation import Isolation, Place, Workspace
@@ -177,8 +177,9 @@ def _captured(
             "signal": exit_record["signal"],
             "sandbox": worker.get("sandbox", "none"),
         }
-        # Killed in the middle of whatever it was writing, or still writing where nobody can stop it.
-        trusted = not exit_record["killed"] and not exit_record["unkillable"]
+        # Killed in the middle of whatever it was writing, still writing where nobody can stop it, or what it wrote may
+        # not have come to the disk before the machine stopped.
+        trusted = not exit_record["killed"] and not exit_record["unkillable"] and not _is_before_a_restart(directory)
     lease = records.witness(directory, "lease.json") or {}
     workspace = _workspace(place, job)
     changes = None
@@ -231,6 +232,13 @@ def _outcome(job: Job, exit_record: Mapping[str, Any], failure: str | None) -> t
     if failure is not None:  # some agents end with status 0 when their turn failed
         return "failed", failure if code == 0 else f"ended with status {code}: {failure}"
     return ("succeeded", None) if code == 0 else ("failed", f"ended with status {code}")
+
+
+def _is_before_a_restart(directory: Path) -> bool:
+    """Whether a worker ran before the machine was started anew; so it did when a power cut damaged what says so."""
+    if not os.path.exists(directory / "worker.json"):
+        return False
+    return (records.witness(directory, "worker.json") or {}).get("bootId") != boot_id()
 
 
 def _signal_name(number: int) -> str:

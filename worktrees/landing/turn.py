@@ -22,6 +22,7 @@ somebody moved it in the meantime: nothing of theirs is touched.
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -458,15 +459,17 @@ def _let_go(place: Place, slot: log.Slot) -> None:
     entries = place.repo.common_dir / "worktrees"
     for git_dir in (place.repo.common_dir, *(entries.iterdir() if entries.is_dir() else ())):
         checkout.release_index(git_dir, slot.lock)
-    _forget_packs(place)
+    _forget_packs(place, started=slot.lock.stat().st_mtime)
     slot.clear()
 
 
-def _forget_packs(place: Place) -> None:
-    """Removes what keeps the packs of a transfer from gc, where the transfer was cut off."""
+def _forget_packs(place: Place, started: float = math.inf) -> None:
+    """Removes what keeps the packs of a transfer from gc, where the transfer was cut off, which had `started` then."""
     for keep in (place.repo.common_dir / "objects" / "pack").glob("*.keep"):
         with contextlib.suppress(FileNotFoundError):  # somebody else's fetch
             content, whole = keep.read_bytes(), b"wt landing\n"
-            # git names the pack last, so one that is not there says that git was stopped in the middle.
-            if content == whole or (whole.startswith(content) and not keep.with_suffix(".pack").exists()):
+            # git names the pack last, so one that is not there says that git was stopped in the middle; and it syncs
+            # the pack but not this file, which a power cut may leave empty beside it.
+            cut_off = not keep.with_suffix(".pack").exists() or keep.stat().st_mtime >= started
+            if content == whole or (whole.startswith(content) and cut_off):
                 keep.unlink()
