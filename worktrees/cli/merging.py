@@ -115,7 +115,7 @@ def merge(
     # What a check prints and a bar that is drawn over again do not go together.
     with contextlib.nullcontext() if checked else session.progress("merging", None):
         merged = boss.merge(*jobs, narrate=session.narrate, hear=session.pass_on, **wishes)
-    return _answer(session, merged)
+    return _answer(session, merged, staged=bool(wishes["no_commit"]))
 
 
 def _resolved(session: Session, *, abort: bool) -> int:
@@ -137,13 +137,13 @@ def _resolved(session: Session, *, abort: bool) -> int:
     return _answer(session, boss.merge_continue(narrate=session.narrate, hear=session.pass_on), by_hand=True)
 
 
-def _answer(session: Session, merged: Merged, *, by_hand: bool = False) -> int:
+def _answer(session: Session, merged: Merged, *, by_hand: bool = False, staged: bool = False) -> int:
     error = _conflict(session, merged) or _red(session, merged, by_hand=by_hand)
     if session.json:
         return session.answer(merged, error=error)
     from worktrees.render.answers import merged_text
 
-    return session.answer(merged, merged_text(merged, session.out), error=error)
+    return session.answer(merged, merged_text(merged, session.out, staged=staged), error=error)
 
 
 def _again(session: Session, *more: str) -> str:

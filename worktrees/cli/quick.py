@@ -68,6 +68,8 @@ def show(session: Session, *, words: Sequence[str] = (), closed: bool = False) -
     if session.json:
         return session.answer({"jobs": found})
     if not found:
+        if not (closed or words or worker) and state.exists() and rows(state, closed=True):
+            return session.answer(None, "No jobs in an open workflow; those of closed ones: wt list --all")
         return session.answer(None, "No jobs. Start one: wt spawn -- COMMAND")
     if words or (worker and len(found) == 1):
         return session.answer(None, "\n\n".join(job_card(row, session.out, now) for row in found))

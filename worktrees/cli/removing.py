@@ -10,6 +10,7 @@ import click
 from worktrees.cli.options import DURATION, dry_run_option, jobs_argument, verb
 from worktrees.model import Jobs
 from worktrees.render.jobs import jobs_table
+from worktrees.render.text import shown
 
 if TYPE_CHECKING:
     from worktrees.cli.session import Session
@@ -38,7 +39,9 @@ def drop(session: Session, jobs: tuple[str, ...], dry_run: bool, force: bool) ->
 def restore(session: Session, jobs: tuple[str, ...]) -> int:
     """Bring a removed workspace back from its snapshot."""
     restored = session.boss().restore(*jobs)
-    return session.answer(Jobs(jobs=restored), jobs_table([job.dump() for job in restored], session.out, time.time()))
+    text = jobs_table([job.dump() for job in restored], session.out, time.time())
+    places = [f"{shown(job.name or job.job_id)} stands in {shown(job.workspace or '')}" for job in restored]
+    return session.answer(Jobs(jobs=restored), "\n".join([text, *places]))
 
 
 @verb("clean", examples="wt clean -n\nwt clean --older-than 2d\nwt clean --all")

@@ -204,8 +204,8 @@ def _step_detail(step: Step) -> str:
     return ", ".join([counted(step.files, "file"), *parts]) if step.outcome == "landed" else "".join(parts)
 
 
-def merged_text(merged: Merged, out: Terminal) -> str:
-    """The steps, then what became of the branch."""
+def merged_text(merged: Merged, out: Terminal, *, staged: bool = False) -> str:
+    """The steps, then what became of the branch; `staged` is what was merged without a commit."""
     branch = shown(merged.branch)
     if merged.aborted:
         kept = f"; what was resolved so far is kept as {merged.kept[:10]} in wt's own store" if merged.kept else ""
@@ -216,8 +216,8 @@ def merged_text(merged: Merged, out: Terminal) -> str:
     for number, step in enumerate(merged.steps, 1):
         word = step.outcome
         unmoved = "would land" if merged.dry_run else "merges"
-        word_text = unmoved if word == "landed" and not merged.landed else word
-        commit = (step.commit or "")[:10] if merged.landed else ""
+        word_text = unmoved if word == "landed" and (staged or not merged.landed) else word
+        commit = (step.commit or "")[:10] if merged.landed and not staged else ""
         name = (f"{number}. " if merged.dry_run else "") + shown(step.name or step.job_id)
         rows.append((name, out.paint(word_text, _OUTCOMES[word]), commit, _step_detail(step)))
     lines = [table(("JOB", "OUTCOME", "COMMIT", "WHAT"), rows, out)]
@@ -229,6 +229,11 @@ def merged_text(merged: Merged, out: Terminal) -> str:
     lines += _check_lines(merged, out)
     if merged.dry_run:
         lines.append("Nothing moved: this was a dry run.")
+    elif staged and merged.landed and merged.operation_id:
+        lines.append(
+            f"Laid into {branch} as {merged.operation_id}, not committed; go on with: git commit, "
+            "or take it back with: wt undo"
+        )
     elif merged.landed and merged.operation_id:
         lines.append(f"Landed on {moved} as {merged.operation_id}; take it back with: wt undo")
     elif not any(step.outcome in {"conflict", "failed-check", "skipped"} for step in merged.steps):
