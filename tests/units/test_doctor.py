@@ -129,13 +129,13 @@ def dead_holder(bench: Bench) -> None:
 def half_made_job(bench: Bench) -> None:
     path = bench.state.job_dir("flow", "j-bbbbbbbb")
     path.mkdir()
-    (path / "spec.json").write_text("{}")
-    (path / "job.json").touch()
+    for name in ("spec.json", "again.json", "holder.json", "report-schema.json"):
+        (path / name).write_text("{}")
 
 
 def half_recorded_job(bench: Bench) -> None:
     half_made_job(bench)
-    for name in ("index", "index.json", "again.json", "fingerprint.json", "provision.json"):
+    for name in ("job.json", "index", "index.json", "fingerprint.json", "provision.json"):
         (bench.state.job_dir("flow", "j-bbbbbbbb") / name).touch()
 
 

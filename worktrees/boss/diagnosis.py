@@ -41,9 +41,9 @@ Ailment: TypeAlias = tuple[Finding, Callable[[], object] | None]
 # `.job.json.4711.0a1b2c3d.tmp`, `worker.json.4711.tmp`, `store.git.4711.0a1b2c3d.new`, `.desk-4711-x7k2`
 _MAKER = re.compile(r"\.(\d+)(?:\.[0-9a-f]{8})?\.(?:tmp|new)$|^\.desk-(\d+)-")
 # In a job's directory before it is on record; anything else there means that it once was.
-_BEFORE_A_JOB = re.compile(r"spec\.json|stdin|alive|index.*|\..*\.tmp|\.desk-.*")
+_BEFORE_A_JOB = re.compile(r"(spec|again|report-schema|holder)\.json|stdin|alive|index.*|\..*\.tmp|\.desk-.*")
 # With an empty record: what was made of it was never durable, so no worker was started.
-_BEFORE_A_WORKER = re.compile(_BEFORE_A_JOB.pattern + r"|again\.json|fingerprint\.json|provision\.json|lease\.json")
+_BEFORE_A_WORKER = re.compile(_BEFORE_A_JOB.pattern + r"|fingerprint\.json|provision\.json|lease\.json")
 _LONG_SECONDS = 60.0
 # Longer than any git of ours writes at one object or pack.
 _HALF_WRITTEN_SECONDS = 3600.0
