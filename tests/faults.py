@@ -12,15 +12,18 @@ import random
 import re
 import shutil
 import subprocess
-import sys
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from tests.nursery import NURSERY
+
 POINTS = int(os.environ.get("WT_TEST_POINTS", "1000000"))
 """How many points the long walks stop at; all of them unless told."""
+FIRST = int(os.environ.get("WT_TEST_FIRST", "0"))
+"""How many points they leave out, where a walk was broken off before."""
 CALLS = (
     "rename,renameat,renameat2,link,linkat,unlink,unlinkat,mkdir,mkdirat,rmdir,symlink,symlinkat,write,pwrite64,fsync,"
     "fdatasync,syncfs,ftruncate,chmod,fchmod,utimensat"
@@ -61,7 +64,7 @@ class Point:
 def sample(points: list[Point], count: int = POINTS) -> list[Point]:
     """Some points, in the order of the processes; others for every `WT_TEST_SEED`."""
     chance = random.Random(os.environ.get("WT_TEST_SEED", "1"))
-    return sorted(chance.sample(points, min(count, len(points))))
+    return sorted(chance.sample(points, min(count, len(points))))[FIRST:]
 
 
 @dataclass(frozen=True)
@@ -108,8 +111,9 @@ class Faults:
             "FAULT_INJECT": inject,
             "FAULT_ALL": "1" if everything else "",
         }
-        command = [*traced, sys.executable, str(self.script), *arguments]
-        done = subprocess.run(command, env=environment, capture_output=True, check=False, timeout=120)
+        done = NURSERY.run(
+            arguments, cwd=os.getcwd(), env=environment, timeout=120, script=str(self.script), tracer=traced
+        )
         return Ended(done.returncode, done.stderr.decode(errors="replace"))
 
     def points(self, *arguments: str, status: int = 0) -> list[Point]:

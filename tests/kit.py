@@ -27,15 +27,13 @@ from typing import Any, Self, TypeVar
 
 import psutil
 
-from tests.nursery import Nursery
+from tests.nursery import NURSERY
 
 T = TypeVar("T")
 PathLike = str | bytes | os.PathLike[str]
 
 OUR_AREAS = ("objects", "wt-state", "worktrees")
 """Directories below `.git` that `wt`, or git on its behalf, may write to."""
-
-_nursery = Nursery()
 
 
 PATIENCE_SECONDS = 120
@@ -283,7 +281,7 @@ class Wt:
             )
         else:
             words = [os.fsdecode(arg) for arg in args]
-            done = _nursery.run(words, cwd=where, env=everything, stdin=given, timeout=timeout)
+            done = NURSERY.run(words, cwd=where, env=everything, stdin=given, timeout=timeout)
         answer = Answer(
             argv=tuple(os.fsdecode(arg) for arg in args),
             status=done.returncode if done.returncode >= 0 else 128 - done.returncode,

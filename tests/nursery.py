@@ -6,19 +6,26 @@ What starting anew shows is seen by those that use `Wt.start`, the transcripts a
 
 As a program this is the one that forks. It is sent a byte and five descriptors for each call: a request, the standard
 streams, and a pipe for the process id and the wait status, which come as lines.
+
+A call may run another program than `wt`, and may be traced: `strace` comes when all is loaded, for under it that would
+take ten times as long.
 """
 
 import contextlib
+import ctypes
 import importlib
 import json
 import os
+import runpy
 import select
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import IO
 
 _ROOM = tempfile.gettempdir()  # before any test says otherwise
@@ -52,9 +59,17 @@ class Nursery:
         return ours
 
     def run(
-        self, words: Sequence[str], *, cwd: str, env: Mapping[str, str], stdin: bytes | None, timeout: float
+        self,
+        words: Sequence[str],
+        *,
+        cwd: str,
+        env: Mapping[str, str],
+        stdin: bytes | None = None,
+        timeout: float,
+        script: str | None = None,
+        tracer: Sequence[str] = (),
     ) -> "subprocess.CompletedProcess[bytes]":
-        """Like `subprocess.run` with the streams captured."""
+        """Like `subprocess.run` with the streams captured; `script` instead of `wt`, `tracer` attached to it."""
         door = self._door = self._door or self._start()
         with contextlib.ExitStack() as stack:
 
@@ -64,15 +79,21 @@ class Nursery:
                 made.seek(0)
                 return made
 
-            request = file(json.dumps([list(words), cwd, dict(env)]).encode())
+            request = file(json.dumps([list(words), cwd, dict(env), script, bool(tracer)]).encode())
             given = file(stdin) if stdin is not None else stack.enter_context(open(os.devnull, "rb"))
+            held, let_go = os.pipe()
+            stack.callback(os.close, let_go)
+            traced = stack.enter_context(os.fdopen(held, "rb"))
             out, err = file(), file()
             told, tell = os.pipe()
             answer = stack.enter_context(os.fdopen(told, "rb", buffering=0))
-            streams = [each.fileno() for each in (request, given, out, err)]
+            streams = [each.fileno() for each in (request, traced if tracer else given, out, err)]
             socket.send_fds(door, [b"."], [*streams, tell])
             os.close(tell)
             process = int(answer.readline())
+            if tracer:
+                stack.enter_context(_attached(tracer, process))
+                os.write(let_go, b".")
             soon = select.poll()  # `select` knows no descriptor beyond 1023
             soon.register(answer, select.POLLIN)
             if not soon.poll(timeout * 1000):
@@ -84,13 +105,26 @@ class Nursery:
             return subprocess.CompletedProcess(list(words), status, out.read(), err.read())
 
 
-def _serve(door: socket.socket) -> bool:
-    """Forks for every call. Returns True in a process that is to be the command, False when nobody calls any more."""
+NURSERY = Nursery()
+
+
+@contextlib.contextmanager
+def _attached(tracer: Sequence[str], process: int) -> Iterator[None]:
+    """With a `strace` at work on a process."""
+    with subprocess.Popen([*tracer, "-p", str(process)]) as strace:
+        while f"TracerPid:\t{strace.pid}\n" not in Path(f"/proc/{process}/status").read_text():
+            assert strace.poll() is None, "strace does not attach"
+            time.sleep(0.001)
+        yield
+
+
+def _serve(door: socket.socket) -> str | None:
+    """Forks for every call. Returns the script, or `wt`, in a process that is to be it; None when nobody calls."""
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     while True:
         _, streams, _, _ = socket.recv_fds(door, 1, 5)
         if not streams:
-            return False
+            return None
         if os.fork() == 0:
             door.close()
             return _attend(*streams)
@@ -98,8 +132,8 @@ def _serve(door: socket.socket) -> bool:
             os.close(stream)
 
 
-def _attend(request: int, stdin: int, stdout: int, stderr: int, answer: int) -> bool:
-    """Forks the command and tells how it ends; True in the command itself."""
+def _attend(request: int, stdin: int, stdout: int, stderr: int, answer: int) -> str:
+    """Forks the command and tells how it ends; in the command itself it returns what that is."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     process = os.fork()
     if process:
@@ -110,7 +144,7 @@ def _attend(request: int, stdin: int, stdout: int, stderr: int, answer: int) -> 
         os.write(answer, b"%d\n" % status)
         os._exit(0)
     with os.fdopen(request, "rb") as file:
-        words, cwd, environment = json.load(file)
+        words, cwd, environment, script, traced = json.load(file)
     for number, stream in enumerate((stdin, stdout, stderr)):
         os.dup2(stream, number)
     for stream in {stdin, stdout, stderr, answer} - {0, 1, 2}:
@@ -118,14 +152,27 @@ def _attend(request: int, stdin: int, stdout: int, stderr: int, answer: int) -> 
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(cwd)
-    sys.argv = ["wt", *words]
-    return True
+    tempfile.tempdir = None
+    sys.argv = [script or "wt", *words]
+    if traced:
+        ctypes.CDLL(None).prctl(0x59616D61, ctypes.c_ulong(-1))  # PR_SET_PTRACER, where only a parent may
+        os.read(0, 1)
+    return script or "wt"
+
+
+def _run_script(path: str) -> None:
+    sys.path[:0] = [os.path.dirname(path), *filter(None, os.environ.get("PYTHONPATH", "").split(":"))]
+    sys.dont_write_bytecode = bool(os.environ.get("PYTHONDONTWRITEBYTECODE"))
+    runpy.run_path(path, run_name="__main__")
 
 
 if __name__ == "__main__":
     for name in _LOADED:
         importlib.import_module(name)
-    if _serve(socket.socket(fileno=int(sys.argv[1]))):
+    program = _serve(socket.socket(fileno=int(sys.argv[1])))
+    if program == "wt":
         from worktrees.cli import main
 
         main()
+    elif program is not None:
+        _run_script(program)
