@@ -38,7 +38,9 @@ for word; do
   case $setting$word in -c) setting=1;; 1*) setting=;; *) break;; esac
 done
 number=1
-until mkdir "$FAULT_DIR/count/$word-$number" 2> /dev/null; do number=$((number + 1)); done
+set -C  # whoever makes the file has the number
+until true 2> /dev/null > "$FAULT_DIR/count/$word-$number"; do number=$((number + 1)); done
+set +C
 me=$word-$number
 if [ "$FAULT_GIT" = all ]; then
   exec strace -f -y -qq -o "$FAULT_DIR/$me.log" -e "trace=$FAULT_CALLS" "$FAULT_REAL" "$@"
