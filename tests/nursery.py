@@ -69,7 +69,10 @@ class Nursery:
         script: str | None = None,
         tracer: Sequence[str] = (),
     ) -> "subprocess.CompletedProcess[bytes]":
-        """Like `subprocess.run` with the streams captured; `script` instead of `wt`, `tracer` attached to it."""
+        """Like `subprocess.run` with the streams captured; `script` instead of `wt`, `tracer` attached to it.
+
+        What is traced reads nothing.
+        """
         door = self._door = self._door or self._start()
         with contextlib.ExitStack() as stack:
 
@@ -82,7 +85,6 @@ class Nursery:
             request = file(json.dumps([list(words), cwd, dict(env), script, bool(tracer)]).encode())
             given = file(stdin) if stdin is not None else stack.enter_context(open(os.devnull, "rb"))
             held, let_go = os.pipe()
-            stack.callback(os.close, let_go)
             traced = stack.enter_context(os.fdopen(held, "rb"))
             out, err = file(), file()
             told, tell = os.pipe()
@@ -91,9 +93,12 @@ class Nursery:
             socket.send_fds(door, [b"."], [*streams, tell])
             os.close(tell)
             process = int(answer.readline())
-            if tracer:
-                stack.enter_context(_attached(tracer, process))
-                os.write(let_go, b".")
+            try:
+                if tracer:
+                    stack.enter_context(_attached(tracer, process))
+                    os.write(let_go, b".")
+            finally:
+                os.close(let_go)
             soon = select.poll()  # `select` knows no descriptor beyond 1023
             soon.register(answer, select.POLLIN)
             if not soon.poll(timeout * 1000):
@@ -139,12 +144,14 @@ def _attend(request: int, stdin: int, stdout: int, stderr: int, answer: int) -> 
     if process:
         for stream in (request, stdin, stdout, stderr):
             os.close(stream)
-        os.write(answer, b"%d\n" % process)
         _, status = os.waitpid(process, 0)
         os.write(answer, b"%d\n" % status)
         os._exit(0)
     with os.fdopen(request, "rb") as file:
         words, cwd, environment, script, traced = json.load(file)
+    if traced:
+        ctypes.CDLL(None).prctl(0x59616D61, ctypes.c_ulong(-1))  # PR_SET_PTRACER, where only a parent may
+    os.write(answer, b"%d\n" % os.getpid())
     for number, stream in enumerate((stdin, stdout, stderr)):
         os.dup2(stream, number)
     for stream in {stdin, stdout, stderr, answer} - {0, 1, 2}:
@@ -154,9 +161,8 @@ def _attend(request: int, stdin: int, stdout: int, stderr: int, answer: int) -> 
     os.chdir(cwd)
     tempfile.tempdir = None
     sys.argv = [script or "wt", *words]
-    if traced:
-        ctypes.CDLL(None).prctl(0x59616D61, ctypes.c_ulong(-1))  # PR_SET_PTRACER, where only a parent may
-        os.read(0, 1)
+    if traced and not os.read(0, 1):
+        os._exit(125)  # no strace came
     return script or "wt"
 
 

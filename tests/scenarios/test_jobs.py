@@ -17,7 +17,7 @@ from tests.hall import Hall, living, small_disk
 from tests.kit import Gate, RepoKit, eventually
 from worktrees import jobs
 from worktrees.errors import Busy, NotFound, Refused, StateBroken, Usage
-from worktrees.jobs import admission, leases, settlement
+from worktrees.jobs import admission, leases, looks, settlement
 from worktrees.jobs import removal as removals
 from worktrees.model import JobId
 from worktrees.store import AliveLock, new_id, read_json, start_ticks, write_json
@@ -485,6 +485,9 @@ def test_s12_what_a_worker_wrote_just_before_a_restart_is_not_trusted(
         (settled,) = jobs.reconcile(hall.place)
         assert (settled.state, settled.result, settled.verified) == ("done", "succeeded", False), settled.reason
         assert hall.changed(job) == {"new.txt": "A"}
+        recorded = looks.recorded(hall.state, settled)
+        assert recorded is not None
+        assert [finding.code for finding in recorded.audit.findings] == ["before-restart"]
 
 
 def test_s12_a_job_nobody_can_settle_stops_no_command(hall: Hall, gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -492,17 +495,24 @@ def test_s12_a_job_nobody_can_settle_stops_no_command(hall: Hall, gate: Gate, mo
     gate.wait_arrivals(2)
     hall.kill_supervisor(job)
     hall.kill_supervisor(other)
-    settle_held = settlement.settle_held
+    captured, tries = settlement._captured, []
 
-    def odd(place: Any, directory: Path, *rest: Any, **more: Any) -> Any:
+    def odd(place: Any, directory: Path, *rest: Any) -> Any:
         if directory.name == job:
+            tries.append(directory)
+            (directory / f"{len(tries)}.tmp").touch()
+            os.rename(directory / f"{len(tries)}.tmp", directory / "moved")
             raise RuntimeError("something nobody thought of")
-        return settle_held(place, directory, *rest, **more)
+        return captured(place, directory, *rest)
 
-    monkeypatch.setattr(settlement, "settle_held", odd)
+    monkeypatch.setattr(settlement, "_captured", odd)
     told = {found.job_id: (found.result, found.reason) for found in jobs.reconcile(hall.place)}
-    assert told[job] == (None, "something nobody thought of")
+    assert told[job] == (None, "not captured yet: something nobody thought of")
     assert told[other][0] == "lost"
+    assert hall.job(job).reason == "not captured yet: something nobody thought of"
+    # Who waits for it is woken by its own attempts, and does not go on trying for that.
+    assert jobs.wait(hall.place, [job], timeout_seconds=2).timed_out
+    assert len(tries) == 2
 
 
 # ---------------------------------------------------------------------------------------------------- leases
@@ -770,6 +780,19 @@ def test_a_busy_repository_leaves_the_job_in_the_queue(hall: Hall, monkeypatch: 
         assert jobs.stale(hall.state, jobs.rows(hall.state))
     assert [started.job_id for started in jobs.reconcile(hall.place)] == [job]
     assert hall.done(job)[0].result == "succeeded"
+
+
+def test_a_start_that_goes_wrong_in_a_way_nobody_thought_of_ends_its_job(
+    hall: Hall, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def odd(*_: object, **__: object) -> None:
+        raise RuntimeError("something nobody thought of")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("worktrees.isolation.WorktreeIsolation.open", odd)
+        failed = hall.job(hall.shell("true"))
+    assert (failed.state, failed.result) == ("done", "failed")
+    assert failed.reason == "RuntimeError: something nobody thought of"
 
 
 def test_what_is_not_on_record_any_more_is_not_run(hall: Hall, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -69,9 +69,10 @@ def test_a_pack_kept_for_a_landing_that_a_power_cut_ended_is_let_go(desk: Desk) 
     keep = pack.with_suffix(".keep")
     keep.touch()
     turn._forget_packs(desk.place)
-    turn._forget_packs(desk.place, started=keep.stat().st_mtime + 1)
+    turn._forget_packs(desk.place, cut_since=keep.stat().st_mtime + 1)
+    turn._forget_packs(desk.place, cut_since=pack.stat().st_mtime + 0.001)
     assert keep.exists()
-    turn._forget_packs(desk.place, started=keep.stat().st_mtime)
+    turn._forget_packs(desk.place, cut_since=pack.stat().st_mtime)
     assert not keep.exists()
 
 

@@ -259,10 +259,10 @@ def test_a_merge_says_what_happened_and_how_to_take_it_back() -> None:
         "changed by two jobs, and merged: `a.py`",
         "Landed on main 1111111111..2222222222 as op-000001; take it back with: wt undo",
     ]
-    assert merged_text(merged, PLAIN, staged=True).splitlines()[1:] == [
+    assert merged_text(merged, PLAIN, commit="git commit").splitlines()[1:] == [
         "audit  merges   2 files",
         "changed by two jobs, and merged: `a.py`",
-        "Laid into main as op-000001, not committed; go on with: git commit, or take it back with: wt undo",
+        "Laid into main as op-000001, not committed; take it back with: wt undo, or go on with: git commit",
     ]
     nothing = Merged(branch="main", before=OID, after=OID, strategy="three-way")
     assert merged_text(nothing, PLAIN) == "Already up to date: nothing to merge into main."

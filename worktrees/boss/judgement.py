@@ -141,7 +141,7 @@ def refuse_if_not_rerunnable(conflicting: Sequence[Job]) -> None:
         raise Refused(
             f"done by hand, with no command to run again: {listed(without)}",
             code="not-rerunnable",
-            hint=f"wt diff {without[0]} --patch, or land the rest: the same with --on-conflict skip",
+            hint=f"`--on-conflict skip` leaves it out; look at it: wt diff {without[0]} --patch",
             details={"jobs": [job.job_id for job in conflicting if not is_rerunnable(job)]},
         )
 

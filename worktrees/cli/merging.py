@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shlex
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 import click
@@ -115,7 +116,7 @@ def merge(
     # What a check prints and a bar that is drawn over again do not go together.
     with contextlib.nullcontext() if checked else session.progress("merging", None):
         merged = boss.merge(*jobs, narrate=session.narrate, hear=session.pass_on, **wishes)
-    return _answer(session, merged, staged=bool(wishes["no_commit"]))
+    return _answer(session, merged)
 
 
 def _resolved(session: Session, *, abort: bool) -> int:
@@ -137,13 +138,26 @@ def _resolved(session: Session, *, abort: bool) -> int:
     return _answer(session, boss.merge_continue(narrate=session.narrate, hear=session.pass_on), by_hand=True)
 
 
-def _answer(session: Session, merged: Merged, *, by_hand: bool = False, staged: bool = False) -> int:
+def _answer(session: Session, merged: Merged, *, by_hand: bool = False) -> int:
     error = _conflict(session, merged) or _red(session, merged, by_hand=by_hand)
     if session.json:
         return session.answer(merged, error=error)
     from worktrees.render.answers import merged_text
 
-    return session.answer(merged, merged_text(merged, session.out, staged=staged), error=error)
+    return session.answer(merged, merged_text(merged, session.out, commit=_commit_by(session, merged)), error=error)
+
+
+def _commit_by(session: Session, merged: Merged) -> str | None:
+    """How to commit what was merged without a commit; None where the branch has moved."""
+    if not merged.landed or merged.operation_id is None:
+        return None
+    from worktrees.landing import find
+
+    operation = find(session.boss().state, merged.operation_id)
+    if operation.before != operation.after:
+        return None
+    is_here = operation.worktree is None or Path.cwd().is_relative_to(operation.worktree)
+    return "git commit" if is_here else f"git -C {shlex.quote(str(operation.worktree))} commit"
 
 
 def _again(session: Session, *more: str) -> str:

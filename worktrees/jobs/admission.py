@@ -352,7 +352,7 @@ def _launch(place: Place, job: Job, alive: int) -> Job:
     except Busy:
         requeue(place, directory)
         raise
-    except (WorktreesError, OSError) as error:
+    except Exception as error:  # noqa: BLE001 - whatever it is, the job ends with it and not the command
         if has_run(directory):
             settlement.settle_held(place, directory, alive)
         else:

@@ -26,7 +26,7 @@ def note(directory: Path, pid: int) -> None:
     holder = identity(pid)
     if holder["startTicks"] is None:
         raise Usage(f"there is no process {pid} to hold the job", hint="wt spawn without a holder")
-    write_json(directory / HOLDER, {**holder, "pidNamespace": pid_namespace()})
+    write_json(directory / HOLDER, {**holder, "pidNamespace": pid_namespace()}, durable=True)
 
 
 def has(directory: str | Path) -> bool:

@@ -16,10 +16,12 @@ from here. `cancel` and `settle` of that very job still work.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from worktrees.errors import WorktreesError
 from worktrees.jobs import admission, holders, leases, records, settlement
 from worktrees.jobs.liveness import is_abandoned
 from worktrees.jobs.workflow import load_workflow
@@ -77,8 +79,10 @@ def _settle(place: Place, directory: Path, *, ending: Result | None) -> list[Job
             return [again] if again is not None else []
         return [settlement.settle_held(place, directory, lock, ending=ending or "succeeded")]
     except Exception as error:  # noqa: BLE001 - whatever is wrong with one job must not stop every command
-        job = records.load(place.state, directory.name)  # type: ignore[arg-type]
-        return [job.model_copy(update={"reason": job.reason or str(error) or type(error).__name__})]
+        with contextlib.suppress(WorktreesError):  # its record is what is wrong, and `doctor` names it
+            job = records.load(place.state, directory.name)  # type: ignore[arg-type]
+            return [job.model_copy(update={"reason": job.reason or str(error) or type(error).__name__})]
+        return []
     finally:
         os.close(lock)
 
@@ -86,7 +90,7 @@ def _settle(place: Place, directory: Path, *, ending: Result | None) -> list[Job
 def _admit(place: Place, name: str) -> list[Job]:
     try:
         return admission.admit(place, load_workflow(place.state, _workflow(name)))
-    except Exception:  # noqa: BLE001 - as above
+    except (WorktreesError, OSError):
         return []  # whoever looks next tries again
 
 

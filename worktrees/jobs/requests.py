@@ -38,7 +38,7 @@ def note(state: State, key: str, directory: Path) -> None:
     """Remembers that the request of this key makes the job of this directory; before its record is written."""
     path = _path(state, key)
     os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
-    write_bytes(path, f"{directory.parent.parent.name}/{directory.name}\n".encode())
+    write_bytes(path, f"{directory.parent.parent.name}/{directory.name}\n".encode(), durable=True)
 
 
 def serialised(state: State, *, timeout_seconds: float) -> AbstractContextManager[None]:

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from worktrees.isolation import Isolation, Place, Workspace
     from worktrees.model import Audit, ChangeSet, Finding, Job, JobId, Oid, Result
 
+# Findings after which nobody can say whether the snapshot has all that the worker wrote.
+_UNSURE = ("emptied", "before-restart")
 # What only a live job needs; `spec.json` and `launch.json` hold its environment.
 _PASSING = (
     "launch.json", "spec.json", "report-schema.json", "lease.json", "cancel.json", "fingerprint.json",
@@ -116,13 +118,13 @@ def settle_held(place: Place, directory: Path, lock: int, *, ending: Result = "s
         _clean(directory)
         return records.load(place.state, job.job_id)
     exit_record = None
-    if job.state == "starting":
-        if records.witness(directory, "exit.json") is None or not has_final(directory):
-            LocalRunner().finish(directory, lock)
-        exit_record = records.witness(directory, "exit.json")
-        if exit_record is None:
-            raise StateBroken(f"`{directory / 'exit.json'}` is damaged", hint="move it aside and run: wt list")
     try:
+        if job.state == "starting":
+            if records.witness(directory, "exit.json") is None or not has_final(directory):
+                LocalRunner().finish(directory, lock)
+            exit_record = records.witness(directory, "exit.json")
+            if exit_record is None:
+                raise StateBroken(f"`{directory / 'exit.json'}` is damaged", hint="move it aside and run: wt list")
         done, changes = _captured(place, directory, job, exit_record, ending)
         if exit_record is None and not has_final(directory):
             end_events(directory, "")
@@ -131,13 +133,20 @@ def settle_held(place: Place, directory: Path, lock: int, *, ending: Result = "s
         _remove_temporary(place, job)
         with place.state.lock(f"workflow-{job.workflow_id}", purpose=f"settle {job.job_id}"):
             records.write(directory, _with_latest_lease(directory, done), durable=True)
-    except (WorktreesError, OSError) as error:
-        with contextlib.suppress(OSError):
-            said = error.message if isinstance(error, WorktreesError) else str(error)
-            write_bytes(directory / "settle-error", f"not captured yet: {said}".encode(errors="backslashreplace"))
+    except Exception as error:
+        said = error.message if isinstance(error, WorktreesError) else str(error) or type(error).__name__
+        _keep_reason(directory, f"not captured yet: {said}".encode(errors="backslashreplace"))
         raise
     _clean(directory)
     return records.load(place.state, job.job_id)
+
+
+def _keep_reason(directory: Path, reason: bytes) -> None:
+    """Why a job is not done, for `list`; one that is there already is let be, since a new name wakes who waits."""
+    path = directory / "settle-error"
+    with contextlib.suppress(OSError):
+        if not path.exists() or path.read_bytes() != reason:
+            write_bytes(path, reason)
 
 
 def _with_latest_lease(directory: Path, done: Job) -> Job:
@@ -177,16 +186,17 @@ def _captured(
             "signal": exit_record["signal"],
             "sandbox": worker.get("sandbox", "none"),
         }
-        # Killed in the middle of whatever it was writing, still writing where nobody can stop it, or what it wrote may
-        # not have come to the disk before the machine stopped.
-        trusted = not exit_record["killed"] and not exit_record["unkillable"] and not _is_before_a_restart(directory)
+        # Killed in the middle of whatever it was writing, or still writing where nobody can stop it.
+        trusted = not exit_record["killed"] and not exit_record["unkillable"]
     lease = records.witness(directory, "lease.json") or {}
     workspace = _workspace(place, job)
     changes = None
     if workspace is not None and workspace.path.is_dir():
         changes = _capture(place, directory, job, workspace)
         room.measure(job, directory, workspace.path, read_spec(directory).settings)
-        if not trusted or any(finding.code == "emptied" for finding in changes.audit.findings):
+        if exit_record is not None and _is_before_a_restart(directory):
+            changes = changes.model_copy(update={"audit": _with_findings(changes.audit, [_before_a_restart()])})
+        if not trusted or any(finding.code in _UNSURE for finding in changes.audit.findings):
             changes = changes.model_copy(update={"verified": False})
         if job.access == "read-only" and changes.files:
             changes = changes.model_copy(update={"audit": _with_findings(changes.audit, [_not_only_read(changes)])})
@@ -238,7 +248,18 @@ def _is_before_a_restart(directory: Path) -> bool:
     """Whether a worker ran before the machine was started anew; so it did when a power cut damaged what says so."""
     if not os.path.exists(directory / "worker.json"):
         return False
-    return (records.witness(directory, "worker.json") or {}).get("bootId") != boot_id()
+    boot = (records.witness(directory, "worker.json") or {}).get("bootId")
+    return boot not in (boot_id(), "unknown")  # as the supervisor says where it cannot know
+
+
+def _before_a_restart() -> Finding:
+    """That what a worker wrote may not have come to the disk before the machine stopped."""
+    from worktrees.model import Finding
+
+    message = (
+        "the machine was started anew between the worker's end and this capture; what it wrote last may be lacking"
+    )
+    return Finding(code="before-restart", message=message)
 
 
 def _signal_name(number: int) -> str:
@@ -357,7 +378,11 @@ def last_event(directory: Path) -> dict[str, Any] | None:
     finally:
         os.close(fd)
     lines = tail.split(b"\n")[:-1]
-    return json.loads(lines[-1]) if lines else None
+    try:
+        event = json.loads(lines[-1]) if lines else None
+    except ValueError:  # a power cut tore it
+        return None
+    return event if isinstance(event, dict) else None
 
 
 def has_final(directory: Path) -> bool:

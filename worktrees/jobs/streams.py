@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import os
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
@@ -91,6 +92,7 @@ def follow_events(
     """
     directory = state.find_job_dir(job)
     page = events(state, job, cursor)  # a wrong cursor is refused at the first step
+    mended = -_LOOK_SECONDS
     with Watch([directory], content=True) as watch:
         while True:
             if page.events or page.done:
@@ -99,7 +101,10 @@ def follow_events(
             if page.done:
                 return
             if not page.events:
-                if _is_over(directory, when_lost):
+                if when_lost is not None and _is_lost(directory) and time.monotonic() - mended >= _LOOK_SECONDS:
+                    when_lost()  # may fail, and wakes us itself
+                    mended = time.monotonic()
+                if _state(directory) == "done" or (when_lost is None and _is_lost(directory)):
                     page = events(state, job, page.next_cursor)
                     if page.events:
                         continue
@@ -108,13 +113,9 @@ def follow_events(
             page = events(state, job, page.next_cursor)
 
 
-def _is_over(directory: Path, when_lost: Callable[[], object] | None) -> bool:
-    """Whether no more events will come."""
-    if _state(directory) == "starting" and is_abandoned(os.fspath(directory)):
-        if when_lost is None:
-            return True
-        when_lost()
-    return _state(directory) == "done"
+def _is_lost(directory: Path) -> bool:
+    """Whether nobody is at work on a job any more."""
+    return _state(directory) == "starting" and is_abandoned(os.fspath(directory))
 
 
 def _state(directory: Path) -> str:
@@ -137,7 +138,7 @@ def follow_log(state: State, job: JobId, stream: Stream = "stdout", offset: int 
     with Watch([directory], content=True) as watch:
         while True:
             # In this order: what it wrote before it was gone is read after.
-            gone = (directory / "exit.json").exists() or _is_over(directory, None)
+            gone = (directory / "exit.json").exists() or _state(directory) == "done" or _is_lost(directory)
             while piece := log(state, job, stream, offset):
                 offset += len(piece)
                 watch.moved()

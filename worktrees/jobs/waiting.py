@@ -52,10 +52,12 @@ def wait(
     # Before the first look, so that nothing falls between look and sleep.
     with Watch(list(directories.values())) as watch:
         looked = -_LOOK_SECONDS
+        tried: set[JobId] = set()  # an attempt to settle one may fail, and wakes us itself
         while True:
-            if time.monotonic() - looked >= _LOOK_SECONDS or _is_any_lost(directories):
+            lost = _lost(directories)
+            if time.monotonic() - looked >= _LOOK_SECONDS or lost - tried:
                 reconcile(place)
-                looked = time.monotonic()
+                looked, tried = time.monotonic(), lost
             done, pending = _sorted_out(directories)
             timed_out = deadline is not None and time.monotonic() >= deadline
             if mode == "all":
@@ -69,12 +71,14 @@ def wait(
             watch.wait(max(remaining, 0.0))
 
 
-def _is_any_lost(directories: dict[JobId, Path]) -> bool:
-    for directory in directories.values():
+def _lost(directories: dict[JobId, Path]) -> set[JobId]:
+    """Jobs that nobody is at work on any more."""
+    found = set()
+    for job, directory in directories.items():
         record = read_json(directory / "job.json")
         if record is not None and record["state"] == "starting" and is_abandoned(os.fspath(directory)):
-            return True
-    return False
+            found.add(job)
+    return found
 
 
 def _sorted_out(directories: dict[JobId, Path]) -> tuple[list[JobId], list[JobId]]:

@@ -36,7 +36,7 @@ from worktrees.landing import checkout, log
 from worktrees.landing.checkpoint import Captured, Shape, capture, ignored_at, shape_of
 from worktrees.landing.target import Target, moved, not_checked_out
 from worktrees.model import Finding, JobId, Oid, Operation, OperationState, RepoPath, path_text
-from worktrees.store import now
+from worktrees.store import boot_id, now
 
 LOCK_PATIENCE_SECONDS = 1.0
 
@@ -459,17 +459,22 @@ def _let_go(place: Place, slot: log.Slot) -> None:
     entries = place.repo.common_dir / "worktrees"
     for git_dir in (place.repo.common_dir, *(entries.iterdir() if entries.is_dir() else ())):
         checkout.release_index(git_dir, slot.lock)
-    _forget_packs(place, started=slot.lock.stat().st_mtime)
+    is_of_this_boot = boot_id().encode() in slot.lock.read_bytes()
+    _forget_packs(place, cut_since=math.inf if is_of_this_boot else slot.lock.stat().st_mtime)
     slot.clear()
 
 
-def _forget_packs(place: Place, started: float = math.inf) -> None:
-    """Removes what keeps the packs of a transfer from gc, where the transfer was cut off, which had `started` then."""
+def _forget_packs(place: Place, cut_since: float = math.inf) -> None:
+    """Removes what keeps the packs of a transfer from gc, where the transfer was cut off.
+
+    `cut_since` is when it began, in seconds since the epoch, if the power was cut.
+    """
     for keep in (place.repo.common_dir / "objects" / "pack").glob("*.keep"):
         with contextlib.suppress(FileNotFoundError):  # somebody else's fetch
             content, whole = keep.read_bytes(), b"wt landing\n"
             # git names the pack last, so one that is not there says that git was stopped in the middle; and it syncs
             # the pack but not this file, which a power cut may leave empty beside it.
-            cut_off = not keep.with_suffix(".pack").exists() or keep.stat().st_mtime >= started
+            pack = keep.with_suffix(".pack")
+            cut_off = not pack.exists() or min(pack.stat().st_mtime, keep.stat().st_mtime) >= cut_since
             if content == whole or (whole.startswith(content) and cut_off):
                 keep.unlink()

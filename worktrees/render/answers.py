@@ -120,7 +120,7 @@ def _remarks(changed: ChangeSet, out: Terminal) -> list[str]:
         lines.append(f"ignored files created: {names} ({size(total)})")
     if not changed.verified:
         lines.append(
-            out.paint("unverified: something could not be captured, or the worker was killed while it wrote", "red")
+            out.paint("unverified: something may be lacking; the findings say why, or how the job ended", "red")
         )
     if changed.audit.quarantine:
         lines.append(out.paint("quarantined: merged only when named", "red"))
@@ -204,8 +204,8 @@ def _step_detail(step: Step) -> str:
     return ", ".join([counted(step.files, "file"), *parts]) if step.outcome == "landed" else "".join(parts)
 
 
-def merged_text(merged: Merged, out: Terminal, *, staged: bool = False) -> str:
-    """The steps, then what became of the branch; `staged` is what was merged without a commit."""
+def merged_text(merged: Merged, out: Terminal, *, commit: str | None = None) -> str:
+    """The steps, then what became of the branch; `commit` is what commits a merge that was left without one."""
     branch = shown(merged.branch)
     if merged.aborted:
         kept = f"; what was resolved so far is kept as {merged.kept[:10]} in wt's own store" if merged.kept else ""
@@ -216,10 +216,10 @@ def merged_text(merged: Merged, out: Terminal, *, staged: bool = False) -> str:
     for number, step in enumerate(merged.steps, 1):
         word = step.outcome
         unmoved = "would land" if merged.dry_run else "merges"
-        word_text = unmoved if word == "landed" and (staged or not merged.landed) else word
-        commit = (step.commit or "")[:10] if merged.landed and not staged else ""
+        word_text = unmoved if word == "landed" and (commit or not merged.landed) else word
+        made = (step.commit or "")[:10] if merged.landed and not commit else ""
         name = (f"{number}. " if merged.dry_run else "") + shown(step.name or step.job_id)
-        rows.append((name, out.paint(word_text, _OUTCOMES[word]), commit, _step_detail(step)))
+        rows.append((name, out.paint(word_text, _OUTCOMES[word]), made, _step_detail(step)))
     lines = [table(("JOB", "OUTCOME", "COMMIT", "WHAT"), rows, out)]
     if merged.overlaps:
         clean = [overlap for overlap in merged.overlaps if overlap.conflict is False]
@@ -229,10 +229,10 @@ def merged_text(merged: Merged, out: Terminal, *, staged: bool = False) -> str:
     lines += _check_lines(merged, out)
     if merged.dry_run:
         lines.append("Nothing moved: this was a dry run.")
-    elif staged and merged.landed and merged.operation_id:
+    elif commit and merged.landed and merged.operation_id:
         lines.append(
-            f"Laid into {branch} as {merged.operation_id}, not committed; go on with: git commit, "
-            "or take it back with: wt undo"
+            f"Laid into {branch} as {merged.operation_id}, not committed; take it back with: wt undo, "
+            f"or go on with: {commit}"
         )
     elif merged.landed and merged.operation_id:
         lines.append(f"Landed on {moved} as {merged.operation_id}; take it back with: wt undo")
