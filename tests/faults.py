@@ -121,7 +121,7 @@ class Faults:
     def points(self, *arguments: str, status: int = 0) -> list[Point]:
         """Every point there is, from one run that is left alone and ends with a status."""
         log = self.directory / "python.log"
-        ended = self._run(list(arguments), "all", "", ["strace", "-y", "-qq", "-o", str(log), "-e", f"trace={CALLS}"])
+        ended = self._run(list(arguments), "all", "", ["strace", "-y", "-o", str(log), "-e", f"trace={CALLS}"])
         assert ended.status == status, ended
         found = []
         for file in self.directory.glob("*.log"):
@@ -145,5 +145,5 @@ class Faults:
     def _at(self, point: Point, inject: str, arguments: tuple[str, ...], *, everything: bool = False) -> Ended:
         traced = []
         if point.git == "python":
-            traced = ["strace", "-qq", "-o", "/dev/null", "-e", f"trace={CALLS}", "-e", f"inject={inject}"]
+            traced = ["strace", "-o", "/dev/null", "-e", f"trace={CALLS}", "-e", f"inject={inject}"]
         return self._run(list(arguments), point.git, inject, traced, everything=everything)
