@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from worktrees.errors import Busy, StateBroken
-from worktrees.store import AliveLock, is_alive, read_json, start_ticks, write_bytes
+from worktrees.store import AliveLock, is_alive, start_ticks, supervisor_of, write_bytes
 
 Liveness = Literal["not-started", "alive", "exited", "lost"]
 
@@ -147,7 +147,7 @@ class LocalRunner:
             os.close(reading)
             if writing >= 0:
                 os.close(writing)
-        record = read_json(job_dir / "supervisor.json")
+        record = supervisor_of(job_dir)
         if not ready or record is None:
             raise StateBroken(
                 f"the supervisor of `{job_dir.name}` did not come up", hint=f"look at `{job_dir / 'supervisor.log'}`"
@@ -175,9 +175,7 @@ class LocalRunner:
 
     @staticmethod
     def _signal(job_dir: Path, number: int) -> bool:
-        record = None
-        with contextlib.suppress(StateBroken):  # a power cut damaged it, so nobody of that name lives
-            record = read_json(job_dir / "supervisor.json")
+        record = supervisor_of(job_dir)
         if record is not None and record.get("directory") != _inode(job_dir):
             return False  # a copy; the original is not ours to end
         # Once the exit record is there the process is settling and takes no requests.

@@ -245,6 +245,14 @@ def read_lines(path: Path | str, offset: int, *, most: int = 1000, most_bytes: i
         os.close(fd)
 
 
+def supervisor_of(job_dir: Path | str) -> dict[str, Any] | None:
+    """The record by which a job's supervisor names itself; damaged by a power cut it is as good as none."""
+    try:
+        return read_json(os.path.join(job_dir, "supervisor.json"))
+    except StateBroken:
+        return None
+
+
 # ---------------------------------------------------------------------------------------------------------------- locks
 class AliveLock:
     """The lock a supervisor holds for its whole life; that it is held *is* the liveness of the job.
@@ -275,10 +283,7 @@ class AliveLock:
         return None
 
     def _supervisor_wrote_itself(self) -> bool:
-        try:
-            return is_alive(read_json(os.path.join(os.path.dirname(self.path), "supervisor.json")))
-        except StateBroken:  # a power cut damaged it
-            return False
+        return is_alive(supervisor_of(os.path.dirname(self.path)))
 
     def is_held(self) -> bool:
         """Whether a live process holds the lock; costs two system calls."""

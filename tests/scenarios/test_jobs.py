@@ -1,5 +1,6 @@
 """Jobs as facts on disk: they start at once, run on by themselves, queue, end, and are read by anybody."""
 
+import contextlib
 import json
 import os
 import signal
@@ -472,22 +473,22 @@ def test_s12_who_dies_while_settling_is_followed_by_another(
     assert hall.changed(job) == {"new.txt": "A"}
 
 
+@pytest.mark.parametrize("worker", ['{"bootId": "the one before"}', ""])
 def test_s12_what_a_worker_wrote_just_before_a_restart_is_not_trusted(
-    hall: Hall, monkeypatch: pytest.MonkeyPatch
+    hall: Hall, monkeypatch: pytest.MonkeyPatch, worker: str
 ) -> None:
     """The exit record is durable; the files that were written meanwhile need not be. Nor need the events."""
     monkeypatch.setattr(admission, "settling_program", lambda _: ["/bin/false"])
-    for damage in ('{"bootId": "the one before"}', ""):
-        job = hall.shell("echo new > new.txt")
-        eventually(lambda job=job: start_ticks(hall.pid(job, "supervisor")) is None)  # type: ignore[misc]
-        (hall.directory(job) / "worker.json").write_text(damage)
-        (hall.directory(job) / "events.jsonl").write_text('{"type": "fin')
-        (settled,) = jobs.reconcile(hall.place)
-        assert (settled.state, settled.result, settled.verified) == ("done", "succeeded", False), settled.reason
-        assert hall.changed(job) == {"new.txt": "A"}
-        recorded = looks.recorded(hall.state, settled)
-        assert recorded is not None
-        assert [finding.code for finding in recorded.audit.findings] == ["before-restart"]
+    job = hall.shell("echo new > new.txt")
+    eventually(lambda: start_ticks(hall.pid(job, "supervisor")) is None)
+    (hall.directory(job) / "worker.json").write_text(worker)
+    (hall.directory(job) / "events.jsonl").write_text('{"type": "fin')
+    (settled,) = jobs.reconcile(hall.place)
+    assert (settled.state, settled.result, settled.verified) == ("done", "succeeded", False), settled.reason
+    assert hall.changed(job) == {"new.txt": "A"}
+    recorded = looks.recorded(hall.state, settled)
+    assert recorded is not None
+    assert [finding.code for finding in recorded.audit.findings] == ["before-restart"]
 
 
 def test_s12_a_job_nobody_can_settle_stops_no_command(hall: Hall, gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -769,12 +770,20 @@ def test_a_supervisor_that_cannot_start_fails_its_job(hall: Hall, monkeypatch: p
     assert hall.done(hall.shell("true"))[0].result == "succeeded"
 
 
-def test_a_busy_repository_leaves_the_job_in_the_queue(hall: Hall, monkeypatch: pytest.MonkeyPatch) -> None:
-    def busy(*_: object, **__: object) -> None:
-        raise Busy("the repository lock was not free")
+@contextlib.contextmanager
+def opening_raises(error: Exception) -> Iterator[None]:
+    """No workspace can be made."""
 
-    with monkeypatch.context() as patch:
-        patch.setattr("worktrees.isolation.WorktreeIsolation.open", busy)
+    def raising(*_: object, **__: object) -> None:
+        raise error
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("worktrees.isolation.WorktreeIsolation.open", raising)
+        yield
+
+
+def test_a_busy_repository_leaves_the_job_in_the_queue(hall: Hall) -> None:
+    with opening_raises(Busy("the repository lock was not free")):
         job = hall.shell("true")
         assert hall.job(job).state == "queued"
         assert jobs.stale(hall.state, jobs.rows(hall.state))
@@ -782,27 +791,16 @@ def test_a_busy_repository_leaves_the_job_in_the_queue(hall: Hall, monkeypatch: 
     assert hall.done(job)[0].result == "succeeded"
 
 
-def test_a_start_that_goes_wrong_in_a_way_nobody_thought_of_ends_its_job(
-    hall: Hall, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def odd(*_: object, **__: object) -> None:
-        raise RuntimeError("something nobody thought of")
-
-    with monkeypatch.context() as patch:
-        patch.setattr("worktrees.isolation.WorktreeIsolation.open", odd)
+def test_a_start_that_goes_wrong_in_a_way_nobody_thought_of_ends_its_job(hall: Hall) -> None:
+    with opening_raises(RuntimeError("something nobody thought of")):
         failed = hall.job(hall.shell("true"))
     assert (failed.state, failed.result) == ("done", "failed")
     assert failed.reason == "RuntimeError: something nobody thought of"
 
 
-def test_what_is_not_on_record_any_more_is_not_run(hall: Hall, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_not_on_record_any_more_is_not_run(hall: Hall) -> None:
     """It would run without the environment and the walls that were asked for."""
-
-    def busy(*_: object, **__: object) -> None:
-        raise Busy("the repository lock was not free")
-
-    with monkeypatch.context() as patch:
-        patch.setattr("worktrees.isolation.WorktreeIsolation.open", busy)
+    with opening_raises(Busy("the repository lock was not free")):
         job = hall.shell("echo ran > ran.txt")
     (hall.directory(job) / "spec.json").write_bytes(b"")
     (ended,) = jobs.reconcile(hall.place)

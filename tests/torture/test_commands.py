@@ -242,14 +242,13 @@ class World:
 class Stage:
     """One command in a world, before and after it.
 
-    `unfinished` are the results that a new job may have which was killed before it was done; `seen` are the jobs as the
-    last `check` found them.
+    `power` says that it is the power that is cut; `seen` are the jobs as the last `check` found them.
     """
 
     def __init__(self, world: World, verb: str) -> None:
         self.world = world
         self.verb = verb
-        self.unfinished = {"failed"}
+        self.power = False
         self.words = VERBS[verb]
         script = "wt"
         world.put_back()
@@ -323,14 +322,14 @@ class Stage:
 
     def emptied(self) -> set[tuple[str, str]]:
         """Findings about the workspace that was restored: after a power cut its files may be empty."""
-        if self.verb not in {"restore", "undo-drop"} or "lost" not in self.unfinished:
+        if self.verb not in {"restore", "undo-drop"} or not self.power:
             return set()
         workspace = self.world.workspace("gone")
         return {("outside-edit", os.fspath(path.relative_to(workspace))) for path in workspace.rglob("*")}
 
     def is_unfinished(self, new: dict[str, Any] | None) -> bool:
         """Whether the new job is on record as one that did not come to its end in one piece."""
-        return new is not None and (new["result"] in self.unfinished or new["verified"] is False)
+        return new is not None and (new["result"] == "failed" or (self.power and new["verified"] is False))
 
     def between(self, picture: Picture, summary: dict[str, dict[str, Any]], what: object) -> None:
         assert picture in (self.before[0], self.after[0]), (what, _difference(picture, self.before[0], self.after[0]))

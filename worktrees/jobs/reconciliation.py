@@ -79,8 +79,10 @@ def _settle(place: Place, directory: Path, *, ending: Result | None) -> list[Job
             return [again] if again is not None else []
         return [settlement.settle_held(place, directory, lock, ending=ending or "succeeded")]
     except Exception as error:  # noqa: BLE001 - whatever is wrong with one job must not stop every command
+        from worktrees.model import JobId
+
         with contextlib.suppress(WorktreesError):  # its record is what is wrong, and `doctor` names it
-            job = records.load(place.state, directory.name)  # type: ignore[arg-type]
+            job = records.load(place.state, JobId(directory.name))
             return [job.model_copy(update={"reason": job.reason or str(error) or type(error).__name__})]
         return []
     finally:
